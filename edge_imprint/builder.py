@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build`: labelled photos -> a head file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_imprint.backbones import Backbone, load_backbone
+from edge_imprint.embed import Embedder, pick_embedder
+from edge_imprint.photos import Photos, find_photos
+from edge_imprint_runtime.contract import Preprocess
+from edge_imprint_runtime.errors import (
+    BrokenImageError,
+    EmbeddingError,
+    ImageTooLargeError,
+    MissingPackageError,
+    NoImagesError,
+    ParameterError,
+    TooManyBrokenError,
+    UnreadableImageError,
+)
+from edge_imprint_runtime.files import check_output
+from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.images import open_image, prepare
+
+__all__ = ["Build", "Embedded", "Progress", "build", "embed_photos"]
+
+Progress = Callable[[str, int, int], None]
+"""Told (step, done, total) now and then."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Photos as embeddings.
+
+    Attributes:
+        embeddings: (N, D) float32, one a readable photo.
+        class_index: (N,) int64 positions in the photos' labels.
+        kept: (N,) int64 positions in the photos' paths.
+        skipped: The broken photos, each as one sentence.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    class_index: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.int64]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What `build` made.
+
+    Attributes:
+        head: The head.
+        path: The file it was written to, or None.
+        images: Photos that were used.
+        skipped: The broken photos, each as one sentence.
+        notes: What a user should know: small classes, files ignored.
+        device: Where it was embedded: ``cpu`` or ``cuda``.
+        embed_s: Seconds for reading and embedding.
+        imprint_s: Seconds for making the proxies.
+    """
+
+    head: Head
+    path: Path | None
+    images: int
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    device: str
+    embed_s: float
+    imprint_s: float
+
+
+def build(
+    data: str | os.PathLike[str],
+    *,
+    backbone: str | Backbone,
+    out: str | os.PathLike[str] | None = None,
+    proxies: int = 20,
+    generation: str = "kmeans",
+    weights: str | os.PathLike[str] | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    max_broken: float = 0.05,
+    random_state: int = 0,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Build:
+    """Imprint a classifier from labelled photos.
+
+    Args:
+        data: A folder with one subfolder a class, or a CSV of path,label.
+        backbone: A name (see `load_backbone`), or a loaded backbone.
+        out: The head file to write; None to write none.
+        proxies: Proxies a class at most (k).
+        generation: As in `ImprintClassifier`.
+        weights: As in `load_backbone`.
+        random_weights: As in `load_backbone`.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        max_broken: Share of broken photos (0..1) above which the build stops.
+        random_state: Seed.
+        force: Whether an existing file may be replaced.
+        progress: Told how far it is.
+
+    Returns:
+        The head, and what there is to say of it.
+
+    Raises:
+        EdgeImprintError: One of its classes, each for one cause; nothing is written then.
+    """
+    try:
+        from edge_imprint.classifier import ImprintClassifier
+    except ImportError as error:
+        raise MissingPackageError("scikit-learn", "imprinting", "host") from error
+    classifier = ImprintClassifier(generation, proxies, random_state=random_state)
+    classifier._check_parameters()  # before the long work, not after it
+    if not 0 <= max_broken <= 1:
+        raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
+    target = None if out is None else check_output(out, force=force)
+    photos = find_photos(data)
+    if progress is not None:
+        progress("loading the backbone", 0, 1)
+    network = (
+        load_backbone(backbone, weights=weights, random_weights=random_weights)
+        if isinstance(backbone, str)
+        else backbone
+    )
+    embedder, runs_on = pick_embedder(network, device)
+    start = time.perf_counter()
+    embedded = embed_photos(
+        photos, embedder, network.info.preprocess, max_broken=max_broken, progress=progress
+    )
+    embedded_at = time.perf_counter()
+    if progress is not None:
+        progress("imprinting", 0, 1)
+    classifier.fit(embedded.embeddings, embedded.class_index)
+    made = classifier.head_
+    head = Head(
+        made.proxies,
+        made.class_index,
+        photos.labels,
+        made.rule,
+        recipe=made.recipe,
+        backbone=network.info,
+    )
+    if target is not None:
+        head.save(target, force=force)
+    return Build(
+        head=head,
+        path=target,
+        images=len(embedded.kept),
+        skipped=embedded.skipped,
+        notes=tuple(_notes(photos, embedded, classifier.generation, proxies)),
+        device=runs_on,
+        embed_s=embedded_at - start,
+        imprint_s=time.perf_counter() - embedded_at,
+    )
+
+
+def embed_photos(
+    photos: Photos,
+    embedder: Embedder,
+    preprocess: Preprocess,
+    *,
+    max_broken: float = 0.05,
+    progress: Progress | None = None,
+) -> Embedded:
+    """Read, prepare and embed photos, in batches.
+
+    Args:
+        photos: What `find_photos` found.
+        embedder: What `pick_embedder` chose.
+        preprocess: The backbone's preprocessing.
+        max_broken: Share of broken photos (0..1) above which it stops.
+        progress: Told how far it is.
+
+    Returns:
+        The embeddings of the readable photos.
+
+    Raises:
+        TooManyBrokenError: More photos are broken than allowed.
+        NoImagesError: A class has no readable photo left.
+        EmbeddingError: An embedding is NaN, infinite or zero.
+    """
+    skipped: list[str] = []
+    kept: list[int] = []
+    parts: list[npt.NDArray[np.float32]] = []
+    total = len(photos.paths)
+    for indices, pixels in _batches(photos.paths, preprocess, skipped):
+        rows = embedder(pixels)
+        _check_embeddings(rows, [photos.paths[index] for index in indices])
+        parts.append(rows)
+        kept += indices
+        if len(skipped) > max_broken * total:
+            break
+        if progress is not None:
+            progress("embedding", len(kept) + len(skipped), total)
+    if len(skipped) > max_broken * total:
+        raise TooManyBrokenError(
+            f"{len(skipped)} of {total} photos are broken, more than {max_broken:.0%}; "
+            f"the first: {skipped[0]}; mend them, or allow more with --max-broken"
+        )
+    index = np.array(photos.class_index, np.int64)[kept]
+    for c, label in enumerate(photos.labels):
+        if not (index == c).any():
+            raise NoImagesError(
+                f"the class {label!r} has no readable photo; the first broken: {skipped[0]}"
+            )
+    return Embedded(np.concatenate(parts), index, np.array(kept, np.int64), tuple(skipped))
+
+
+def _batches(
+    paths: Sequence[Path], preprocess: Preprocess, skipped: list[str]
+) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
+    indices: list[int] = []
+    rows: list[npt.NDArray[np.uint8]] = []
+    for index, path in enumerate(paths):
+        try:
+            rows.append(prepare(open_image(path), preprocess))
+            indices.append(index)
+        except (BrokenImageError, ImageTooLargeError, UnreadableImageError) as error:
+            skipped.append(str(error))
+        if len(rows) == _BATCH or (rows and index == len(paths) - 1):
+            yield indices, np.stack(rows)
+            indices, rows = [], []
+
+
+def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> None:
+    finite = np.isfinite(rows).all(axis=1)
+    good = finite & rows.any(axis=1)
+    if not good.all():
+        first = int(np.argmin(good))
+        what = "zero" if finite[first] else "NaN or infinite"
+        raise EmbeddingError(
+            f"the backbone's embedding of {paths[first]} is {what}; "
+            "check the backbone's weights, or take the photo out"
+        )
+
+
+def _notes(photos: Photos, embedded: Embedded, generation: str, proxies: int) -> Iterator[str]:
+    if photos.ignored_files:
+        yield f"{photos.ignored_files} files are no images and were ignored"
+    counts = np.bincount(embedded.class_index, minlength=len(photos.labels))
+    few = [int(c) for c in np.flatnonzero(counts < proxies)]
+    if few and generation in ("kmeans", "random"):
+        names = ", ".join(f"{photos.labels[c]!r} ({counts[c]})" for c in few[:5])
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        yield (
+            f"fewer photos than {proxies} proxies in {names}{more}: "
+            "each photo becomes a proxy there"
+        )

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Commands are imported when they are run, so that help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from edge_imprint import __version__
+
+__all__ = ["main"]
+
+# name: (module, one line of help). The help stands here because reading it off the command
+# would import what the command needs.
+_COMMANDS = {
+    "demo": ("_demo", "See it work, on real handwritten digits, in under a minute."),
+    "build": ("_build", "Imprint a head from labelled photos."),
+    "export": ("_export", "Fuse a head and its backbone into one ONNX file."),
+    "verify": ("_export", "Hold a model against its head on your photos."),
+    "predict": ("_device", "Classify photos with a model."),
+    "inspect": ("_device", "Show what a model or a head says of itself."),
+    "bench": ("_device", "Measure a model's latency."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"edge_imprint.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge-imprint")
+@click.option("--debug", is_flag=True, help="Show a traceback where an error is unexpected.")
+def _cli(debug: bool) -> None:
+    """Make a classifier for an embedded device without training.
+
+    Photos in folders -> build -> export -> one ONNX file -> predict, bench.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every error becomes one line on stderr and an exit status.
+
+    Args:
+        arguments: Instead of the process's own.
+
+    Raises:
+        SystemExit: Always: 0 ok, 1 failed, 2 wrong use, 130 interrupted.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_run(given))
+
+
+def _run(arguments: list[str]) -> int:
+    from edge_imprint_runtime.errors import EdgeImprintError
+
+    try:
+        _cli.main(arguments, prog_name="edge-imprint", standalone_mode=False)
+    except EdgeImprintError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _fail("interrupted; no file was changed", 130)
+    except BrokenPipeError:
+        # The reader (head, less) went away: what is left of stdout goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        return _fail("out of memory; give fewer or smaller inputs", 1)
+    except Exception as error:  # whatever was not foreseen: one line, as promised
+        if "--debug" in arguments:
+            raise
+        text = " ".join(str(error).split())[:300]
+        return _fail(
+            f"unexpected {type(error).__name__}: {text}; this is a bug, "
+            "please report it with what 'edge-imprint --debug ...' prints",
+            1,
+        )
+    return 0
+
+
+def _fail(text: str, status: int) -> int:
+    # One line, whatever names it holds, and never a character that the terminal can't show.
+    line = "error: " + " ".join(text.split("\n"))
+    encoding = sys.stderr.encoding or "utf-8"
+    click.echo(line.encode(encoding, "backslashreplace").decode(encoding), err=True)
+    return status

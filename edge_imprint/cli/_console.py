@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: progress and tables on stderr, files read and written, parsing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from edge_imprint.builder import Progress as Tell
+
+__all__ = ["FORCE", "note", "print_json", "progress", "table"]
+
+_ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+FORCE = click.option("--force", is_flag=True, help="Replace the output file if it is there.")
+
+
+def note(text: str) -> None:
+    """Print a line on stderr."""
+    _ERR.print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object as one line on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, sort_keys=False))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Tell]:
+    """Show one progress bar a step on stderr, where it is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_ERR, disable=not _ERR.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                for (
+                    task
+                ) in tasks.values():  # a step that only began is over when the next does
+                    bars.update(task, completed=bars.tasks[task].total or 0)
+                tasks[step] = bars.add_task(step, total=total)
+                if not _ERR.is_terminal:
+                    note(f"{step} ...")
+            bars.update(tasks[step], completed=done)
+
+        yield tell
+
+
+def table(title: str, columns: list[str], rows: list[list[str]], *, err: bool = False) -> None:
+    """Print a table; numbers to the right."""
+    grid = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+    (_ERR if err else Console(highlight=False)).print(grid)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edge-imprint export` and `edge-imprint verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from edge_imprint.backbones import graph_for
+from edge_imprint.cli._console import FORCE, note, print_json, progress
+from edge_imprint.photos import image_files
+from edge_imprint_runtime.errors import EdgeImprintError, MissingPackageError, NoImagesError
+from edge_imprint_runtime.files import check_output
+from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.images import open_image, prepare
+from edge_imprint_runtime.model import open_model
+
+__all__ = ["export", "verify"]
+
+_WEIGHTS = click.option(
+    "--weights", type=click.Path(), help="The weights file that the head was built with."
+)
+
+
+@click.command()
+@click.argument("head", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The ONNX file to write.")
+@click.option(
+    "--input",
+    "input_form",
+    default="uint8",
+    show_default=True,
+    help="uint8 (N, H, W, 3 RGB) or float32 (N, 3, H, W, normalised).",
+)
+@click.option("--embedding", is_flag=True, help="Give the embedding as an output too.")
+@_WEIGHTS
+@FORCE
+def export(
+    head: str, out: str, input_form: str, embedding: bool, weights: str | None, force: bool
+) -> None:
+    """Fuse HEAD and its backbone into one ONNX file.
+
+    The backbone's graph comes from the cache that build filled; then this takes no torch and
+    less than a second.
+    """
+    try:
+        from edge_imprint_export import fuse, save
+    except ImportError as error:
+        raise MissingPackageError("onnx", "exporting", "host") from error
+    check_output(out, force=force)
+    loaded = Head.load(head)
+    outputs = ("scores", "label", "embedding") if embedding else ("scores", "label")
+    model = fuse(graph_for(loaded, weights=weights), loaded, input=input_form, outputs=outputs)
+    path = save(model, out, force=force)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(loaded.labels)} classes")
+    click.echo(f"next: edge-imprint predict {path} PHOTO...   edge-imprint bench {path}")
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option("--head", required=True, type=click.Path(), help="The head it was fused from.")
+@click.option("--images", required=True, type=click.Path(), help="A folder of photos.")
+@click.option("--tolerance", default=1e-4, show_default=True, help="Largest score difference.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+@_WEIGHTS
+def verify(
+    model: str, head: str, images: str, tolerance: float, as_json: bool, weights: str | None
+) -> None:
+    """Hold MODEL against its head: the same photos, once fused, once in plain numpy."""
+    try:
+        from edge_imprint_export import verify as compare
+    except ImportError as error:
+        raise MissingPackageError("onnx", "verifying", "host") from error
+    loaded, opened = Head.load(head), open_model(model, "cpu")
+    pixels = _pixels(Path(images), loaded)
+    result = compare(
+        opened, loaded, graph_for(loaded, weights=weights), pixels, tolerance=tolerance
+    )
+    if as_json:
+        print_json(asdict(result) | {"passed": result.passed})
+    else:
+        click.echo(
+            f"{result.images} photos: {result.agreement:.2%} of labels agree "
+            f"({result.ties} ties), scores differ by at most {result.max_difference:.2g}"
+        )
+    result.require()
+
+
+def _pixels(folder: Path, head: Head) -> npt.NDArray[np.uint8]:
+    files, _ = image_files(folder)
+    rows = []
+    assert head.backbone is not None  # graph_for would have refused it
+    with progress() as tell:
+        for done, file in enumerate(files, 1):
+            try:
+                rows.append(prepare(open_image(file), head.backbone.preprocess))
+            except EdgeImprintError as error:
+                note(f"skipped: {error}")
+            tell("reading", done, len(files))
+    if not rows:
+        raise NoImagesError(f"{folder} holds no readable images; name a folder of photos")
+    return np.stack(rows)

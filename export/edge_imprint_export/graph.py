@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backbone as an ONNX graph: one float32 input ``pixels``, one output ``embedding``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, checker, compose, helper
+
+from edge_imprint_runtime.errors import BackboneExportError
+
+__all__ = [
+    "EMBEDDING",
+    "PIXELS",
+    "check_graph",
+    "default_opset",
+    "embedding_size",
+    "image_size",
+    "parse",
+    "tidy",
+    "to_bytes",
+]
+
+PIXELS = "pixels"
+EMBEDDING = "embedding"
+
+# ONNX Runtime and TensorRT each refuse files newer than they are, and tools write the newest
+# they know: IR 8 is read by all of them, and the opset's own demand may only raise it.
+_IR_VERSION = 8
+MIN_OPSET = 11
+_MAX_BYTES = 2**31 - 1  # protobuf's own limit for one file
+
+
+def parse(data: bytes, where: str) -> onnx.ModelProto:
+    """Read an ONNX model from bytes.
+
+    Raises:
+        BackboneExportError: The bytes are no ONNX model.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise BackboneExportError(f"{where} is not an ONNX model: {error}") from error
+    if not model.graph.node:
+        raise BackboneExportError(f"{where} is not an ONNX model: it has no nodes")
+    return model
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Write a model as bytes; equal models give equal bytes.
+
+    Raises:
+        BackboneExportError: The model is above the 2 GiB that one ONNX file can hold.
+    """
+    if model.ByteSize() > _MAX_BYTES:
+        raise BackboneExportError(
+            f"the model has {model.ByteSize():,} bytes, one ONNX file holds {_MAX_BYTES:,}; "
+            "use a smaller backbone"
+        )
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a model uses."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            return int(entry.version)
+    return 0
+
+
+def embedding_size(model: onnx.ModelProto) -> int:
+    """Return D, the length of a backbone graph's embedding."""
+    return int(model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value)
+
+
+def image_size(model: onnx.ModelProto) -> tuple[int, int]:
+    """Return height and width of a backbone graph's input, pixels (0 where it is dynamic)."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return int(dims[2].dim_value), int(dims[3].dim_value)
+
+
+def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
+    """Bring a backbone's graph into the house's form, in place.
+
+    Node notes of exporters go (they hold file names of the machine that exported), names get
+    the prefix ``backbone/`` so that nothing can clash, the batch is named N, and IR version
+    and producer are set by hand.
+
+    Args:
+        model: One input, one output.
+        size: D, the length of its embedding.
+
+    Returns:
+        The same model.
+    """
+    graph = model.graph
+    _drop_notes(graph)
+    del graph.value_info[:]
+    pixels, embedding = graph.input[0].name, graph.output[0].name
+    compose.add_prefix(model, "backbone/", inplace=True)
+    height, width = image_size(model)
+    _rename(graph, {f"backbone/{pixels}": PIXELS, f"backbone/{embedding}": EMBEDDING})
+    del graph.input[:], graph.output[:]
+    shape = ["N", 3, height, width]
+    graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, shape))
+    graph.output.append(
+        helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", size])
+    )
+    graph.name = "backbone"
+    graph.doc_string = model.doc_string = ""
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "edge-imprint", ""
+    model.model_version, model.domain = 0, ""
+    model.ir_version = max(_IR_VERSION, helper.find_min_ir_version_for(model.opset_import))
+    return model
+
+
+def check_graph(model: onnx.ModelProto, where: str) -> None:
+    """Run ONNX's full check.
+
+    Raises:
+        BackboneExportError: The model is not valid.
+    """
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise BackboneExportError(f"{where} is not a valid ONNX model: {text}") from error
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for node in _all_nodes(graph):
+        for tensors in (node.input, node.output):
+            for position, tensor in enumerate(tensors):
+                if tensor in names:
+                    tensors[position] = names[tensor]
+
+
+def _drop_notes(graph: onnx.GraphProto) -> None:
+    for node in _all_nodes(graph):
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for entries in (graph.initializer, graph.input, graph.output):
+        for entry in entries:
+            entry.doc_string = ""
+            if hasattr(entry, "metadata_props"):
+                del entry.metadata_props[:]
+    del graph.metadata_props[:]
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(subgraph)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract's types: immutable, and valid once they exist."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+
+from edge_imprint_runtime.errors import (
+    ContractValueError,
+    ParameterError,
+    UnsupportedOptionError,
+)
+
+__all__ = [
+    "EPSILON",
+    "MAX_LABELS",
+    "MAX_LABEL_BYTES",
+    "MAX_SIDE_PIXELS",
+    "MAX_TEXT_BYTES",
+    "VERSION",
+    "BackboneInfo",
+    "Contract",
+    "GraphInfo",
+    "Preprocess",
+    "Rule",
+    "check_labels",
+]
+
+VERSION = 1
+MAX_LABELS = 65_536
+MAX_LABEL_BYTES = 1_024
+MAX_TEXT_BYTES = 4_096
+MAX_SIDE_PIXELS = 8_192
+MAX_EMBEDDING_SIZE = 65_536
+MAX_SLOTS = 1_048_576
+
+# The smallest divisor of an L2 norm: a zero embedding stays zero instead of becoming NaN.
+EPSILON = 1e-12
+
+_RULE_VALUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # field: (values this release carries out, values it only knows)
+    "embedding_norm": (("none", "l2"), ()),
+    "aggregation": (("max",), ("mnn",)),
+    "distance": (
+        ("inner_product",),
+        ("cosine", "euclidean", "manhattan", "mahalanobis"),
+    ),
+    "weighting": (("uniform",), ("distance",)),
+}
+
+
+def check_choice(
+    name: str, value: object, now: tuple[str, ...], later: tuple[str, ...]
+) -> None:
+    """Check one option against the values that are carried out and those only known.
+
+    Args:
+        name: The option, as the user wrote it.
+        value: Its value.
+        now: Values that this release carries out.
+        later: Values that are part of the interface but not carried out yet.
+
+    Raises:
+        ParameterError: The value is none of them.
+        UnsupportedOptionError: The value is one of ``later``.
+    """
+    if value in now:
+        return
+    if value in later:
+        raise UnsupportedOptionError(
+            f"{name}={value!r} is not available in this release; use {_one_of(now)}"
+        )
+    raise ParameterError(f"{name} must be {_one_of(now + later)}, got {value!r}")
+
+
+def _one_of(values: tuple[str, ...]) -> str:
+    return " or ".join(repr(value) for value in values)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How an embedding becomes scores: the inference half of IMPRINT (arXiv 2503.14572, 3).
+
+    Attributes:
+        embedding_norm: ``none`` or ``l2``: what is done to an embedding before it is compared.
+        aggregation: ``max``: the score of a class is that of its nearest proxy.
+        distance: ``inner_product``.
+        neighbors: How many proxies vote; 1 under ``max``.
+        weighting: ``uniform``.
+
+    Raises:
+        ParameterError: A value is outside the interface.
+        UnsupportedOptionError: A value of the interface that this release does not carry out.
+    """
+
+    embedding_norm: str = "l2"
+    aggregation: str = "max"
+    distance: str = "inner_product"
+    neighbors: int = 1
+    weighting: str = "uniform"
+
+    def __post_init__(self) -> None:
+        for name, (now, later) in _RULE_VALUES.items():
+            check_choice(name, getattr(self, name), now, later)
+        if type(self.neighbors) is not int or self.neighbors < 1:
+            raise ParameterError(f"neighbors must be an integer >= 1, got {self.neighbors!r}")
+        if self.neighbors != 1:
+            raise UnsupportedOptionError(
+                f"neighbors={self.neighbors} is not available in this release; use 1"
+            )
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a photo to the network's input; the steps of timm's evaluation transform.
+
+    A photo (RGB, upright) is resized to a box, cut to the network's size about its centre,
+    divided by 255, and normalised by ``(pixel - mean) / std``. The first two happen on the
+    photo (8 bits), the last two in the graph where its input is uint8.
+
+    Attributes:
+        height: Height of the network's input, pixels.
+        width: Its width, pixels.
+        resize: ``crop`` (the photo covers the box, aspect kept), ``stretch`` (it becomes the
+            box) or ``pad`` (it fits into the box, aspect kept, the rest is the mean colour).
+        resize_height: Height of the box, pixels.
+        resize_width: Its width, pixels.
+        interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``, ``box`` or
+            ``hamming``, antialiased as Pillow does it.
+        mean: Mean of each channel (R, G, B), in 0..1.
+        std: Standard deviation of each channel, > 0.
+
+    Raises:
+        ContractValueError: A value is out of range.
+    """
+
+    height: int
+    width: int
+    resize: str = "stretch"
+    resize_height: int = 0
+    resize_width: int = 0
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        # A box not given is the network's size: resize, cut nothing.
+        object.__setattr__(self, "resize_height", self.resize_height or self.height)
+        object.__setattr__(self, "resize_width", self.resize_width or self.width)
+        for name in ("height", "width", "resize_height", "resize_width"):
+            _check_count(f"preprocess {name}", getattr(self, name), MAX_SIDE_PIXELS)
+        _check_in("preprocess resize", self.resize, ("crop", "stretch", "pad"))
+        _check_in(
+            "preprocess interpolation",
+            self.interpolation,
+            ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"),
+        )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ContractValueError(
+                    f"preprocess {name} must be three finite numbers, got {values}"
+                )
+        if min(self.std) <= 0:
+            raise ContractValueError(f"preprocess std must be above zero, got {self.std}")
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """Which frozen network made the embeddings.
+
+    Attributes:
+        name: As the user named it, such as ``timm/resnet18``.
+        weights: ``pretrained``, ``packaged``, ``random:SEED`` or ``file:NAME``.
+        digest: SHA-256 over the network's name, structure and weights, 64 hex digits.
+        preprocess: From a photo to its input.
+
+    Raises:
+        ContractValueError: A value is empty, too long or malformed.
+    """
+
+    name: str
+    weights: str
+    digest: str
+    preprocess: Preprocess
+
+    def __post_init__(self) -> None:
+        _check_text("backbone", self.name)
+        _check_text("backbone_weights", self.weights)
+        if not re.fullmatch("[0-9a-f]{64}", self.digest):
+            raise ContractValueError(
+                f"backbone_digest must be 64 hexadecimal digits, got {self.digest[:80]!r}"
+            )
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """What only a model file knows, beside its head.
+
+    Attributes:
+        input: ``uint8`` (N, H, W, 3 RGB) or ``float32`` (N, 3, H, W RGB, normalised).
+        slots: Columns of the proxy matrix per class, after padding.
+        precision: ``fp32``.
+
+    Raises:
+        ContractValueError: A value is out of range.
+    """
+
+    input: str
+    slots: int
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        _check_in("input", self.input, ("uint8", "float32"))
+        _check_count("slots", self.slots, MAX_SLOTS)
+        _check_in("precision", self.precision, ("fp32",))
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All that a device must know beside the numbers.
+
+    Attributes:
+        labels: One name a class, unique, in class order.
+        rule: How an embedding becomes scores.
+        embedding_size: Length D of an embedding.
+        recipe: How the proxies were made, one line, such as ``l2 kmeans:20 l2 l2 max``.
+        backbone: What made the embeddings; None in a head made from bare embeddings.
+        graph: What only a model knows; None in a head file.
+
+    Raises:
+        ContractValueError: A value is out of range.
+    """
+
+    labels: tuple[str, ...]
+    rule: Rule
+    embedding_size: int
+    recipe: str
+    backbone: BackboneInfo | None = None
+    graph: GraphInfo | None = None
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
+        _check_count("embedding_size", self.embedding_size, MAX_EMBEDDING_SIZE)
+        _check_text("recipe", self.recipe)
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Check class names.
+
+    Args:
+        labels: One name a class.
+
+    Raises:
+        ContractValueError: None, too many, a name that is empty, too long, twice there or
+            not text.
+    """
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise ContractValueError(f"there must be 1 to {MAX_LABELS} labels, got {len(labels)}")
+    for label in labels:
+        if not isinstance(label, str):
+            raise ContractValueError(f"a label must be text, got {label!r}")
+        _check_text(f"label {label[:80]!r}", label, MAX_LABEL_BYTES)
+    if len(set(labels)) != len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ContractValueError(f"labels must be unique, but {twice!r} is there twice")
+
+
+def _check_text(name: str, value: str, limit: int = MAX_TEXT_BYTES) -> None:
+    try:
+        size_bytes = len(value.encode())
+    except UnicodeEncodeError as error:  # a file name that is not UTF-8
+        raise ContractValueError(f"{name} is not valid Unicode text; rename it") from error
+    if not 1 <= size_bytes <= limit or "\0" in value:
+        raise ContractValueError(
+            f"{name} must be 1 to {limit} bytes of text without NUL, got {size_bytes} bytes"
+        )
+
+
+def _check_count(name: str, value: object, limit: int) -> None:
+    if type(value) is not int or not 1 <= value <= limit:
+        raise ContractValueError(f"{name} must be an integer from 1 to {limit}, got {value!r}")
+
+
+def _check_in(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ContractValueError(f"{name} must be {_one_of(allowed)}, got {value[:80]!r}")
+
+
+def rule_fields() -> tuple[str, ...]:
+    """Return the names of `Rule`'s fields, in the order in which they are written."""
+    return tuple(field.name for field in fields(Rule))

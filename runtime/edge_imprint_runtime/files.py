@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a file so that a reader finds the old one or the new one, never a torn one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
+
+__all__ = ["check_output", "write_atomic"]
+
+
+def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Refuse an output path before the long work that would fill it.
+
+    Args:
+        path: The file to be written.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: The file is there and ``force`` is false.
+        OutputWriteError: The path is a folder, or its folder is missing or not writable.
+    """
+    out = Path(path)
+    folder = out.parent
+    try:
+        if out.is_dir():
+            raise OutputWriteError(f"cannot write {out}: it is a folder; name a file in it")
+        if out.exists() and not force:
+            raise OutputExistsError(f"{out} exists already; pass --force to replace it")
+        if not folder.is_dir():
+            raise OutputWriteError(f"cannot write {out}: there is no folder {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputWriteError(f"cannot write {out}: the folder {folder} is not writable")
+    except (OSError, ValueError) as error:  # a name too long, a loop of links, a NUL byte
+        raise OutputWriteError(f"cannot write {out}: {_reason(error)}") from error
+    return out
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes, *, force: bool = False) -> Path:
+    """Write ``data`` beside ``path``, then rename it into place.
+
+    Args:
+        path: The file to write.
+        data: Its whole content.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputExistsError: The file is there and ``force`` is false.
+        OutputWriteError: It can't be written; whatever was there before still is.
+    """
+    out = check_output(path, force=force)
+    # A name of its own per writer: two writers must not share one half-written file.
+    beside = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, out)
+    except OSError as error:
+        raise OutputWriteError(f"cannot write {out}: {_reason(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return out
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text)[:1].lower() + str(text)[1:]
