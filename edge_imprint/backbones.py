@@ -55,7 +55,7 @@ class Backbone:
 
     @property
     def onnx(self) -> onnx.ModelProto:
-        """Its graph, ``pixels`` (N, 3, H, W) -> ``embedding`` (N, D); exported once, cached."""
+        """Its graph, ``pixels`` (N, 3, H, W) -> ``embedding`` (N, D), cached."""
         from edge_imprint_export.cache import cached
 
         return cached(self.info, self.make_graph)
@@ -74,7 +74,7 @@ def load_backbone(
         name: ``demo`` (the packaged GlyphNet), ``timm/NAME`` or ``onnx:FILE``.
         weights: A local safetensors file or torch checkpoint (timm only).
         random_weights: Seeded random weights, to try without a download (timm only).
-        preprocess: Instead of the backbone's own.
+        preprocess: Instead of the backbone's own; its size too, where timm's network takes it.
 
     Returns:
         The backbone.
@@ -90,20 +90,23 @@ def load_backbone(
         raise ParameterError("give --weights FILE or --random-weights, not both")
     kind, separator, rest = name.partition("/")
     if kind == "timm" and separator:
-        backbone = _timm(rest, weights, random_weights)
-    elif weights is not None or random_weights:
-        raise ParameterError(f"the backbone {name} brings its own weights; give none")
-    elif name == "demo":
-        backbone = _demo()
-    elif name.startswith("onnx:"):
-        backbone = _onnx(Path(name[len("onnx:") :]))
-    else:
+        return _timm(rest, weights, random_weights, preprocess)
+    if name != "demo" and not name.startswith("onnx:"):
         raise BackboneNotFoundError(
             f"there is no backbone {name!r}; use 'demo', 'timm/NAME' or 'onnx:FILE'"
             + _suggestion(name, "timm/")
         )
+    if weights is not None or random_weights:
+        raise ParameterError(f"the backbone {name} brings its own weights; give none")
+    backbone = _demo() if name == "demo" else _onnx(Path(name[len("onnx:") :]))
     if preprocess is None:
         return backbone
+    own = backbone.info.preprocess
+    if (preprocess.height, preprocess.width) != (own.height, own.width):
+        raise ParameterError(
+            f"the backbone {name} takes {own.height}x{own.width} pixels, "
+            f"the preprocessing makes {preprocess.height}x{preprocess.width}"
+        )
     return replace(backbone, info=replace(backbone.info, preprocess=preprocess))
 
 
@@ -129,7 +132,8 @@ def graph_for(head: Head, *, weights: str | os.PathLike[str] | None = None) -> o
     info = head.backbone
     if info is None:
         raise BackboneMismatchError(
-            "the head does not say which backbone it belongs to; make it with edge-imprint build"
+            "the head does not say which backbone it belongs to; "
+            "make it with edge-imprint build"
         )
     found = lookup(info)
     if found is not None:
@@ -140,7 +144,12 @@ def graph_for(head: Head, *, weights: str | os.PathLike[str] | None = None) -> o
             f"the head was built with the weights {info.weights[5:]!r}, which are no longer "
             "cached; pass --weights FILE"
         )
-    backbone = load_backbone(info.name, weights=weights, random_weights=kind == "random")
+    backbone = load_backbone(
+        info.name,
+        weights=weights,
+        random_weights=kind == "random",
+        preprocess=info.preprocess if info.name.startswith("timm/") else None,
+    )
     if backbone.info.digest != info.digest:
         raise BackboneMismatchError(
             f"the backbone {info.name} at hand has other weights than the head was built with "
@@ -189,7 +198,12 @@ def _onnx(file: Path) -> Backbone:
     return Backbone(info, lambda: graph)
 
 
-def _timm(name: str, weights: str | os.PathLike[str] | None, random_weights: bool) -> Backbone:
+def _timm(
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    random_weights: bool,
+    preprocess: Preprocess | None,
+) -> Backbone:
     torch, timm = _torch_and_timm()
     if not timm.is_model(name):
         raise BackboneNotFoundError(
@@ -203,7 +217,7 @@ def _timm(name: str, weights: str | os.PathLike[str] | None, random_weights: boo
     else:
         source = "pretrained" if pretrained else f"random:{_RANDOM_SEED}"
     module = module.eval().requires_grad_(False).float()
-    preprocess = _timm_preprocess(timm, module, name)
+    preprocess = preprocess or _timm_preprocess(timm, module, name)
     arrays = {key: value.numpy() for key, value in module.state_dict().items()}
     info = BackboneInfo(f"timm/{name}", source, _digest(name, arrays), preprocess)
 
@@ -216,15 +230,12 @@ def _timm(name: str, weights: str | os.PathLike[str] | None, random_weights: boo
     return Backbone(info, make_graph, module)
 
 
-def _create(torch: Any, timm: Any, name: str, pretrained: bool) -> torch.nn.Module:
+def _create(torch: Any, timm: Any, name: str, pretrained: bool) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         try:
             with _quiet_hub():
-                module: torch.nn.Module = timm.create_model(
-                    name, pretrained=pretrained, num_classes=0
-                )
-            return module
+                return timm.create_model(name, pretrained=pretrained, num_classes=0)
         except Exception as error:  # the hub's client raises its network stack's errors
             if pretrained:
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -280,7 +291,7 @@ def _load_weights(torch: Any, module: torch.nn.Module, file: Path) -> None:
 
 
 def _read_weights(torch: Any, file: Path) -> dict[str, torch.Tensor]:
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise WeightsError(f"there is no weights file {file}")
     try:
         if file.suffix == ".safetensors":

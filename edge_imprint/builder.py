@@ -235,8 +235,8 @@ def _batches(
 
 
 def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> None:
-    finite = np.isfinite(rows).all(axis=1)
-    good = finite & rows.any(axis=1)
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    good = np.asarray(finite & rows.any(axis=1))
     if not good.all():
         first = int(np.argmin(good))
         what = "zero" if finite[first] else "NaN or infinite"

@@ -102,9 +102,10 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise TooFewClassesError(
-                f"a classifier needs at least two classes, got one class: {self.classes_[0]!r}"
+                "a classifier needs at least two classes, "
+                f"got one class: {str(self.classes_[0])!r}"
             )
-        rows = _normalized(X, self.pre_norm)
+        rows = _normalized(np.asarray(X, np.float32), self.pre_norm)
         made = [
             make_proxies(rows[index == c], self.generation, self.proxies, self.random_state)
             for c in range(len(self.classes_))
@@ -149,7 +150,8 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns:
             (N,) labels out of ``classes_``.
         """
-        labels: npt.NDArray[Any] = self.classes_[self._scores(X).argmax(axis=1)]
+        best = self._scores(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[best]
         return labels
 
     def _scores(self, X: npt.ArrayLike) -> Float32:  # noqa: N803
@@ -189,4 +191,5 @@ def _normalized(rows: Float32, norm: str) -> Float32:
     if norm == "none":
         return rows
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(norms, np.float32(EPSILON))
+    normalized: Float32 = rows / np.maximum(norms, np.float32(EPSILON))
+    return normalized

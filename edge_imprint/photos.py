@@ -15,8 +15,8 @@ from edge_imprint_runtime.errors import ManifestError, NoImagesError, TooFewClas
 __all__ = ["SUFFIXES", "Photos", "find_photos", "image_files"]
 
 SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
-    ".webp".split()
+    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 
 
@@ -55,9 +55,9 @@ def find_photos(data: str | os.PathLike[str]) -> Photos:
         ContractValueError: A class name can't be a label.
     """
     root = Path(data)
-    if root.is_dir():
+    if os.path.isdir(root):  # unlike Path's, it takes names that no file can have
         pairs, ignored = _from_folder(root)
-    elif root.is_file():
+    elif os.path.isfile(root):
         pairs, ignored = _from_csv(root), 0
     else:
         raise NoImagesError(
@@ -107,7 +107,7 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
 def _from_folder(root: Path) -> tuple[list[tuple[Path, str]], int]:
     pairs, ignored = [], 0
     for entry in sorted(_listing(root), key=lambda entry: os.fsencode(entry.name)):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             ignored += 1
         elif not entry.name.startswith("."):
             found, others = image_files(Path(entry.path))
@@ -125,10 +125,17 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     seen.add((stat.st_dev, stat.st_ino))
     for entry in _listing(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(Path(entry.path), seen)
         else:
             yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _listing(folder: Path) -> list[os.DirEntry[str]]:

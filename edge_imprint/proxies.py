@@ -8,6 +8,7 @@ the rows. Registering it in `GENERATORS` is all that a new one needs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -46,7 +47,8 @@ def make_proxies(rows: Float32, generation: str, k: int, seed: int) -> Float32:
 
 
 def _mean(rows: Float32, k: int, rng: np.random.Generator) -> Float32:
-    return rows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    mean: Float32 = rows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    return mean
 
 
 def _all(rows: Float32, k: int, rng: np.random.Generator) -> Float32:
@@ -63,14 +65,18 @@ def _kmeans(rows: Float32, k: int, rng: np.random.Generator) -> Float32:
         return distinct
     try:
         from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise MissingPackageError("scikit-learn", "k-means", "demo") from error
     kmeans = KMeans(n_clusters=k, n_init=1, random_state=int(rng.integers(2**31)))
     # One class is a small problem: a second thread costs more than it brings, and its sums
     # would come in another order.
-    with threadpool_limits(1):
-        return np.asarray(kmeans.fit(rows).cluster_centers_, np.float32)
+    with threadpool_limits(1), warnings.catch_warnings():
+        # The same photo twice may embed a last bit apart: distinct, yet no cluster of its own.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        centres = np.asarray(kmeans.fit(rows).cluster_centers_, np.float32)
+    return np.unique(centres, axis=0)
 
 
 GENERATORS: dict[str, Generator] = {

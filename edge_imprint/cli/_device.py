@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -142,7 +143,7 @@ def bench(
 
 
 def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path's, it takes names that no file can have
         return [path]
     files, _ = image_files(path)
     if not files:
@@ -151,7 +152,7 @@ def _expanded(path: Path) -> list[Path]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelFileError(f"there is no model or head file {path}")
     with open(path, "rb") as file:
         start = file.read(9)

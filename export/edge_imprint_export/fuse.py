@@ -39,7 +39,7 @@ def fuse(
     backbone_onnx: bytes | onnx.ModelProto,
     head: Head,
     *,
-    input: str = "uint8",  # noqa: A002 - the contract's word
+    input: str = "uint8",
     teachable: bool = False,
     outputs: Sequence[str] = ("scores", "label"),
 ) -> onnx.ModelProto:
@@ -81,7 +81,7 @@ def fuse(
         _rename_input(model)
     graph = model.graph
     size = embedding_size(model)
-    declared = {
+    declared: dict[str, tuple[int, list[str | int | None]]] = {
         "scores": (TensorProto.FLOAT, ["N", len(head.labels)]),
         "label": (TensorProto.INT32, ["N"]),
         "embedding": (TensorProto.FLOAT, ["N", size]),
@@ -229,7 +229,7 @@ def _open_to_uint8(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     _append(model, nodes)
     graph.node.extend(backbone)
     del graph.input[:]
-    shape = ["N", preprocess.height, preprocess.width, 3]
+    shape: list[str | int | None] = ["N", preprocess.height, preprocess.width, 3]
     graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, shape))
 
 

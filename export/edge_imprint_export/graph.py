@@ -104,7 +104,7 @@ def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     height, width = image_size(model)
     _rename(graph, {f"backbone/{pixels}": PIXELS, f"backbone/{embedding}": EMBEDDING})
     del graph.input[:], graph.output[:]
-    shape = ["N", 3, height, width]
+    shape: list[str | int | None] = ["N", 3, height, width]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, shape))
     graph.output.append(
         helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", size])

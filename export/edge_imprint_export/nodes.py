@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node named after its output; returns that name."""
         name = f"{output}/{kind}"
         self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))

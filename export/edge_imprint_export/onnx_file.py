@@ -117,7 +117,7 @@ def _shape_of_output(model: onnx.ModelProto, where: str) -> tuple[int, ...]:
     runner = _runner(model, where)
     shape, _ = next(iter(runner.inputs.values()))
     batch = shape[0] if isinstance(shape[0], int) else 1
-    pixels = np.zeros((batch, *shape[1:]), np.float32)  # type: ignore[arg-type]
+    pixels = np.zeros((batch, *shape[1:]), np.float32)
     try:
         return tuple(runner.run([next(iter(runner.outputs))], pixels)[0].shape)
     except EdgeImprintError as error:
@@ -127,7 +127,7 @@ def _shape_of_output(model: onnx.ModelProto, where: str) -> tuple[int, ...]:
 def _check_batch(model: onnx.ModelProto, where: str) -> None:
     runner = _runner(model, where)
     shape, _ = next(iter(runner.inputs.values()))
-    pixels = np.random.default_rng(0).standard_normal((2, *shape[1:])).astype(np.float32)  # type: ignore[arg-type]
+    pixels = np.random.default_rng(0).standard_normal((2, *shape[1:])).astype(np.float32)
     names = list(runner.outputs)
     try:
         both = runner.run(names, pixels)[0]

@@ -50,8 +50,14 @@ def export_module(
         raise MissingPackageError("onnxscript", "exporting a backbone", "host") from error
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros(2, 3, height, width)
-    with torch.inference_mode():
-        shape = tuple(module(example).shape)
+    try:
+        with torch.inference_mode():
+            shape = tuple(module(example).shape)
+    except Exception as error:  # a network asserts and raises as it likes
+        text = " ".join(str(error).split())[:300]
+        raise BackboneExportError(
+            f"the backbone {name} does not run on {height}x{width} pixels: {text}"
+        ) from error
     if len(shape) != 2 or shape[0] != 2:
         raise BackboneExportError(
             f"the backbone {name} answers shape {shape} for two images, not (2, D); "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device side: load a fused model, run it, measure it. Needs numpy, Pillow and a backend."""
+"""The device side: load a fused model, run it, measure it; numpy and a backend."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def bench_model(
     """Measure models on the same random images.
 
     Args:
-        models: By name, a `Model` (its `predict` is timed) or a callable that takes the images.
+        models: By name, a `Model` (its `predict` is timed) or what takes the images.
         like: The model whose input they all take.
         batches: Batch sizes, each a set of series.
         iterations: As in `measure`.

@@ -124,7 +124,7 @@ class NoImagesError(EdgeImprintError):
     """The given data are missing or hold no images."""
 
 
-class TooFewClassesError(EdgeImprintError):
+class TooFewClassesError(EdgeImprintError, ValueError):
     """Fewer than two classes."""
 
 

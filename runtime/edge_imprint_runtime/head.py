@@ -7,9 +7,10 @@ shares no code with the exporter.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -128,6 +129,22 @@ class Head:
             f"a Head does not change; make a new one instead of setting {name}"
         )
 
+    def __reduce__(self) -> tuple[Callable[[], Head], tuple[()]]:
+        # By way of the constructor: pickle and copy.deepcopy (scikit-learn's n_jobs) would set
+        # attributes, and forget that the arrays are read-only.
+        make = functools.partial(
+            Head,
+            self.proxies,
+            self.class_index,
+            self.labels,
+            self.rule,
+            center=self.center,
+            transform=self.transform,
+            recipe=self.recipe,
+            backbone=self.backbone,
+        )
+        return make, ()
+
     def __repr__(self) -> str:
         return (
             f"Head({len(self.labels)} classes, {len(self.proxies)} proxies, "
@@ -183,7 +200,8 @@ class Head:
         Raises:
             InputError: The shape is not (N, D), or a row is NaN or infinite.
         """
-        return np.argmax(self.scores(embeddings), axis=1).astype(np.int32)
+        labels: npt.NDArray[np.int32] = self.scores(embeddings).argmax(axis=1).astype(np.int32)
+        return labels
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the head file (safetensors), atomically.
@@ -272,10 +290,12 @@ class Head:
                 f"embeddings must be numbers of shape (N, {self.embedding_size}), "
                 f"got {given.shape} of {given.dtype}"
             )
-        finite = np.isfinite(given).all(axis=1)
+        with np.errstate(over="ignore"):  # beyond float32's range is infinity, refused below
+            rows = given.astype(np.float32)
+        finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             raise InputError(f"embedding {int(np.argmin(finite))} holds NaN or infinity")
-        return given.astype(np.float32)
+        return rows
 
     def _check_map(self) -> None:
         size = self.embedding_size
@@ -306,7 +326,8 @@ def _floats(name: str, values: npt.ArrayLike, ndim: int) -> Float32:
     given = np.asarray(values)
     if given.ndim != ndim or not given.size or given.dtype.kind not in "fiu":
         raise HeadValueError(
-            f"{name} must be numbers in {ndim} dimensions, got shape {given.shape} of {given.dtype}"
+            f"{name} must be numbers in {ndim} dimensions, "
+            f"got shape {given.shape} of {given.dtype}"
         )
     with warnings.catch_warnings():
         # A float64 beyond float32's range becomes infinity, which is refused below by name.
@@ -318,7 +339,7 @@ def _floats(name: str, values: npt.ArrayLike, ndim: int) -> Float32:
 
 
 def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    copy = np.ascontiguousarray(array).copy()
+    copy: npt.NDArray[np.generic] = np.array(array, order="C", copy=True)
     copy.flags.writeable = False
     return copy
 
@@ -351,7 +372,8 @@ def _read_safetensors(
             return arrays, file.metadata() or {}
     except FileNotFoundError as error:
         raise HeadFileError(f"there is no file {path}") from error
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    # AttributeError: safetensors 0.8 looks numpy up for types that it lacks, such as float8.
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise HeadFileError(f"{path} is not a head file (safetensors): {error}") from error
 
 

@@ -133,7 +133,7 @@ def normalize(
     Returns:
         (N, 3, H, W) float32, ``(pixel / 255 - mean) / std``.
     """
-    mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
+    mean, std = (np.array(row, np.float32) for row in (preprocess.mean, preprocess.std))
     scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
 

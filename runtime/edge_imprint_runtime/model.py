@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +90,9 @@ class Model:
         self._runner = runner
         self._outputs = list(runner.outputs)
         p = self._preprocess
-        self._shape, self._dtype = (
-            ((p.height, p.width, 3), np.dtype(np.uint8))
-            if self._graph.input == "uint8"
-            else ((3, p.height, p.width), np.dtype(np.float32))
-        )
+        uint8 = self._graph.input == "uint8"
+        self._shape = (p.height, p.width, 3) if uint8 else (3, p.height, p.width)
+        self._dtype: np.dtype[np.generic] = np.dtype(np.uint8 if uint8 else np.float32)
         self._check_graph(where)
 
     @property
@@ -176,7 +175,7 @@ class Model:
     ) -> npt.NDArray[np.generic]:
         if not isinstance(images, np.ndarray):
             one = isinstance(images, (str, os.PathLike, Image.Image))
-            photos = [images] if one else list(images)  # type: ignore[arg-type]
+            photos = cast(Sequence[Photo], [images] if one else images)
             images = self.prepare(photos)
         if images.shape == self._shape:
             images = images[np.newaxis]
@@ -238,7 +237,7 @@ def open_model(
     if type(threads) is not int or not 0 <= threads <= 1024:
         raise ParameterError(f"threads must be an integer from 0 to 1024, got {threads!r}")
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):  # unlike Path's, it takes names that no file can have
         raise ModelFileError(f"there is no model file {file}")
     from edge_imprint_runtime.backends.ort import OrtRunner
 

@@ -78,7 +78,7 @@ def decode(metadata: Mapping[str, str], *, model: bool, where: str = "this file"
 
     Args:
         metadata: All metadata of a file; keys outside ``edge_imprint.`` are not looked at.
-        model: Whether the file is a model (its graph and backbone are then required) or a head.
+        model: Whether the file is a model (graph and backbone are required) or a head.
         where: The file's name, for messages.
 
     Returns:
@@ -158,7 +158,9 @@ def _check_keys(text: Mapping[str, str], model: bool) -> None:
     if missing:
         raise ContractKeyError(f"the metadata lacks the key {PREFIX}{missing[0]}")
     if unknown:
-        raise ContractKeyError(f"the metadata has the unknown key {PREFIX}{unknown[0][:80]}")
+        raise ContractKeyError(
+            f"the metadata has the unknown key {PREFIX + unknown[0][:80]!r}"
+        )
 
 
 def _check_sizes(text: Mapping[str, str]) -> None:

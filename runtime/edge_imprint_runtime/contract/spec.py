@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, fields
 
 from edge_imprint_runtime.errors import (
@@ -264,7 +265,7 @@ def check_labels(labels: tuple[str, ...]) -> None:
             raise ContractValueError(f"a label must be text, got {label!r}")
         _check_text(f"label {label[:80]!r}", label, MAX_LABEL_BYTES)
     if len(set(labels)) != len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
+        twice = Counter(labels).most_common(1)[0][0]
         raise ContractValueError(f"labels must be unique, but {twice!r} is there twice")
 
 

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run every benchmark but the training, one after another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = ("verify_fused", "command_time", "predict_overhead", "fused_latency")
+
+
+def main() -> None:
+    """Run them; stops at the first that fails."""
+    for script in SCRIPTS:
+        print(f"== {script}", flush=True)
+        path = Path(__file__).with_name(f"{script}.py")
+        subprocess.run([sys.executable, str(path)], check=True)
+
+
+if __name__ == "__main__":
+    main()

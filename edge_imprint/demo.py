@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration: real handwritten digits, a backbone that has seen only letters.
+
+It goes the way a user goes: photos in class folders -> `build` -> one fused ONNX file ->
+verified, predicted with, measured. Beside that it compares ways to imprint on three tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_imprint import demo_page
+from edge_imprint.builder import Build, Progress, build, embed_photos
+from edge_imprint.classifier import ImprintClassifier
+from edge_imprint.embed import ort_embedder
+from edge_imprint.photos import Photos, find_photos
+from edge_imprint_runtime.bench import bench_model
+from edge_imprint_runtime.errors import MissingPackageError, OutputWriteError
+from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.images import open_image, prepare
+from edge_imprint_runtime.model import Model, open_model
+
+__all__ = ["KS", "TASKS", "run_demo"]
+
+SCHEMA = "edge-imprint.demo/1"
+HELD_OUT = 697
+K = 20
+KS = (1, 2, 5, 10, 20, 50)
+
+# Each makes classes out of the digits; the last two have classes of several modes.
+TASKS = {"ten digits": 10, "odd / even": 2, "digit mod 3": 3}
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Digits:
+    """Embedded digits: those to imprint and those held out."""
+
+    train: npt.NDArray[np.float32]
+    train_digit: Int64
+    test: npt.NDArray[np.float32]
+    test_digit: Int64
+
+
+def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
+    """Run the demonstration.
+
+    Args:
+        out: A folder for its files; made if it is missing, files of an earlier run replaced.
+        progress: Told how far it is.
+
+    Returns:
+        What ``report.json`` holds: the comparison, the accuracy by k, the verification, the
+        latency with raw samples, and the seconds each step took.
+
+    Raises:
+        MissingPackageError: scikit-learn, onnx, onnxruntime or matplotlib is not installed.
+        OutputWriteError: The folder can't be written.
+        VerificationError: The fused model does not decide as its head.
+    """
+    begin = time.perf_counter()
+    folder = Path(out)
+    _write_digits(folder / "photos", progress)
+    made = build(
+        folder / "photos" / "imprint",
+        backbone="demo",
+        out=folder / "digits.imprint",
+        force=True,
+        progress=progress,
+    )
+    model, verification = _export_and_verify(made, folder, progress)
+    digits = _embed(made, folder, progress)
+    comparison = _compare(digits, progress)
+    by_k = _accuracy_by_k(digits, progress)
+    held_out = find_photos(folder / "photos" / "held_out")
+    latency = _bench(model, folder / "digits.onnx", progress)
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "photos_imprinted": len(digits.train),
+        "photos_held_out": len(digits.test),
+        "k": K,
+        "comparison": comparison,
+        "accuracy_by_k": by_k,
+        "verification": verification,
+        "model": {
+            "file": "digits.onnx",
+            "size_bytes": (folder / "digits.onnx").stat().st_size,
+            "recipe": made.head.recipe,
+            "labels": list(made.head.labels),
+        },
+        "build_s": {"embed": made.embed_s, "imprint": made.imprint_s},
+        "latency": latency,
+    }
+    answers = _predictions(model, held_out)
+    report["model"]["accuracy"] = float(np.mean([a["right"] for a in answers]))
+    report["total_s"] = time.perf_counter() - begin
+    page = demo_page.render(report, answers)
+    write_atomic(folder / "report.html", page.encode(), force=True)
+    write_atomic(folder / "report.json", json.dumps(report).encode(), force=True)
+    return report
+
+
+def task_labels(task: str, digit: Int64) -> Int64:
+    """Return the class of each digit under a task.
+
+    Args:
+        task: A key of `TASKS`.
+        digit: (N,) 0..9.
+
+    Returns:
+        (N,) 0..C-1.
+    """
+    return digit % TASKS[task]
+
+
+def _write_digits(folder: Path, progress: Progress) -> None:
+    """Write scikit-learn's digits as 8 x 8 PNG files: part/digit/number.png."""
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise MissingPackageError("scikit-learn", "the demo", "demo") from error
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    everything = np.arange(len(pixels))
+    train, _ = train_test_split(
+        everything, test_size=HELD_OUT, stratify=data.target, random_state=0
+    )
+    part = np.where(np.isin(everything, train), "imprint", "held_out")
+    try:
+        for name in ("imprint", "held_out"):
+            for digit in range(10):
+                (folder / name / str(digit)).mkdir(parents=True, exist_ok=True)
+        for i in everything:
+            file = folder / str(part[i]) / str(data.target[i]) / f"{i:04}.png"
+            Image.fromarray(pixels[i]).save(file)
+            progress("writing photos", int(i) + 1, len(pixels))
+    except OSError as error:
+        raise OutputWriteError(
+            f"cannot write the demo into {folder.parent}: {error.strerror}; "
+            "name another folder with --out"
+        ) from error
+
+
+def _export_and_verify(
+    made: Build, folder: Path, progress: Progress
+) -> tuple[Model, dict[str, Any]]:
+    from edge_imprint.backbones import graph_for
+    from edge_imprint_export import fuse, save, verify
+
+    progress("exporting", 0, 1)
+    start = time.perf_counter()
+    path = save(fuse(graph_for(made.head), made.head), folder / "digits.onnx", force=True)
+    export_s = time.perf_counter() - start
+    model = open_model(path, "cpu")
+    assert made.head.backbone is not None  # build always names it
+    files = find_photos(folder / "photos" / "imprint").paths
+    files += find_photos(folder / "photos" / "held_out").paths
+    pixels = np.stack([prepare(open_image(f), made.head.backbone.preprocess) for f in files])
+    result = verify(model, made.head, graph_for(made.head), pixels).require()
+    return model, asdict(result) | {"export_s": export_s}
+
+
+def _embed(made: Build, folder: Path, progress: Progress) -> _Digits:
+    from edge_imprint.backbones import load_backbone
+
+    backbone = load_backbone("demo")
+    embedder = ort_embedder(backbone)
+    parts = []
+    for part in ("imprint", "held_out"):
+        photos = find_photos(folder / "photos" / part)
+        embedded = embed_photos(photos, embedder, backbone.info.preprocess, progress=progress)
+        parts += [embedded.embeddings, embedded.class_index]
+    train, train_digit, test, test_digit = parts
+    return _Digits(train, train_digit, test, test_digit)  # type: ignore[arg-type]
+
+
+def _compare(digits: _Digits, progress: Progress) -> list[dict[str, Any]]:
+    """Accuracy and seconds of three ways on three tasks."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    ways: dict[str, Callable[[], Any]] = {
+        "mean": lambda: ImprintClassifier("mean"),
+        f"k-means, k = {K}": lambda: ImprintClassifier("kmeans", K),
+        "logistic regression": lambda: make_pipeline(
+            StandardScaler(), LogisticRegression(max_iter=1_000)
+        ),
+    }
+    rows = []
+    for done, task in enumerate(TASKS):
+        train, test = (task_labels(task, d) for d in (digits.train_digit, digits.test_digit))
+        for name, way in ways.items():
+            classifier = way()
+            start = time.perf_counter()
+            classifier.fit(digits.train, train)
+            fit_s = time.perf_counter() - start
+            right = classifier.predict(digits.test) == test
+            rows.append(
+                {"task": task, "method": name, "accuracy": float(right.mean()), "fit_s": fit_s}
+            )
+        progress("comparing", done + 1, len(TASKS))
+    return rows
+
+
+def _accuracy_by_k(digits: _Digits, progress: Progress) -> dict[str, dict[int, float]]:
+    result: dict[str, dict[int, float]] = {}
+    for done, task in enumerate(TASKS):
+        train, test = (task_labels(task, d) for d in (digits.train_digit, digits.test_digit))
+        result[task] = {}
+        for k in KS:
+            classifier = ImprintClassifier("kmeans", k).fit(digits.train, train)
+            result[task][k] = float((classifier.predict(digits.test) == test).mean())
+        progress("accuracy by k", done + 1, len(TASKS))
+    return result
+
+
+def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
+    """Classify the held-out photos with the fused model, as a device would."""
+    answers = model.predict(list(photos.paths))
+    return [
+        {
+            "path": str(path),
+            "truth": photos.labels[index],
+            "label": answer.label,
+            "score": answer.score,
+            "right": answer.label == photos.labels[index],
+        }
+        for path, index, answer in zip(photos.paths, photos.class_index, answers, strict=True)
+    ]
+
+
+def _bench(model: Model, path: Path, progress: Progress) -> dict[str, Any]:
+    import onnx
+
+    from edge_imprint_export import headless
+    from edge_imprint_export.graph import to_bytes
+    from edge_imprint_runtime.backends.ort import OrtRunner
+
+    runner = OrtRunner(to_bytes(headless(onnx.load(path))), "cpu")
+    return bench_model(
+        {"fused": model, "backbone only": lambda images: runner.run(["embedding"], images)},
+        model,
+        progress=lambda done, total: progress("measuring latency", done, total),
+    )

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: a tiny backbone, random heads, and a cache that is nobody's."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from edge_imprint_export import fuse
+from edge_imprint_export.glyphnet import conv_stack
+from edge_imprint_export.graph import to_bytes
+from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
+from edge_imprint_runtime.files import write_atomic
+
+# One machine is as slow as it is: a deadline finds neighbours, not bugs. Derandomized, so
+# that what fails once fails again, for everyone.
+settings.register_profile("house", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("house")
+
+IMAGE_SIZE = 16
+EMBEDDING_SIZE = 8
+
+MakeHead = Callable[..., Head]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_home_and_no_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache, none asks the hub for weights."""
+    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> bytes:
+    """A backbone graph, 3 convolutions with seeded random weights: 16 px -> 8 numbers.
+
+    As bytes, because `fuse` changes a ModelProto in place and this one is shared.
+    """
+    rng = np.random.default_rng(7)
+    weights, channels = {}, (3, 8, 16, EMBEDDING_SIZE)
+    for i, (into, out) in enumerate(itertools.pairwise(channels)):
+        scale = np.sqrt(2 / (9 * into))
+        weights[f"conv{i}.weight"] = (scale * rng.standard_normal((out, into, 3, 3))).astype(
+            np.float32
+        )
+        weights[f"conv{i}.bias"] = (0.1 * rng.standard_normal(out)).astype(np.float32)
+    layers = [(2, True), (2, True), (1, False)]
+    return to_bytes(conv_stack(layers, weights, image_size=IMAGE_SIZE, pool_size=4))
+
+
+@pytest.fixture(scope="session")
+def tiny_preprocess() -> Preprocess:
+    """The tiny backbone's preprocessing: a crop at 0.875, bicubic, ImageNet's statistics."""
+    return Preprocess(
+        IMAGE_SIZE,
+        IMAGE_SIZE,
+        resize="crop",
+        resize_height=18,
+        resize_width=18,
+        interpolation="bicubic",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_info(tiny_backbone: bytes, tiny_preprocess: Preprocess) -> BackboneInfo:
+    """What a head remembers of the tiny backbone."""
+    digest = hashlib.sha256(tiny_backbone).hexdigest()
+    return BackboneInfo("tiny", "packaged", digest, tiny_preprocess)
+
+
+@pytest.fixture(scope="session")
+def make_head(tiny_info: BackboneInfo) -> MakeHead:
+    """Return a factory of random heads whose classes have 1 to ``proxies`` proxies each.
+
+    ``make_head(classes, proxies, dim, center=True, transform=True, norm="none", seed=0,
+    backbone=None)``; by default the head belongs to the tiny backbone.
+    """
+
+    def make(
+        classes: int = 3,
+        proxies: int = 2,
+        dim: int = EMBEDDING_SIZE,
+        *,
+        center: bool = False,
+        transform: bool = False,
+        norm: str = "l2",
+        seed: int = 0,
+        backbone: BackboneInfo | None = tiny_info,
+    ) -> Head:
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(1, proxies + 1, classes)
+        counts[rng.integers(classes)] = proxies
+        mapped = dim + 3 if transform else dim
+        matrix = rng.standard_normal((counts.sum(), mapped))
+        return Head(
+            matrix / np.linalg.norm(matrix, axis=1, keepdims=True),
+            np.repeat(np.arange(classes), counts),
+            [f"class {i}" for i in range(classes)],
+            Rule(embedding_norm=norm),
+            center=rng.standard_normal(dim) / 4 if center else None,
+            transform=rng.standard_normal((dim, mapped)) / np.sqrt(dim) if transform else None,
+            recipe="random",
+            backbone=backbone,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: bytes, make_head: MakeHead
+) -> Path:
+    """A fused model on disk: tiny backbone, 3 classes, all outputs. Don't change the file."""
+    model = fuse(tiny_backbone, make_head(), outputs=("scores", "label", "embedding"))
+    return write_atomic(tmp_path_factory.mktemp("tiny") / "model.onnx", to_bytes(model))

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding labelled photos in folders and CSV files. Nothing is decoded, so files are empty."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_imprint.photos import SUFFIXES, Photos, find_photos, image_files
+from edge_imprint_runtime.errors import (
+    ContractValueError,
+    EdgeImprintError,
+    ManifestError,
+    NoImagesError,
+    TooFewClassesError,
+)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return root
+
+
+def manifest(root: Path, text: str | bytes) -> Path:
+    file = root / "photos.csv"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def listed(photos: Photos, root: Path) -> list[tuple[str, str]]:
+    return [
+        (path.relative_to(root).as_posix(), photos.labels[c])
+        for path, c in zip(photos.paths, photos.class_index, strict=True)
+    ]
+
+
+# Folders -----------------------------------------------------------------------------------
+
+
+def test_sorted_by_class_and_name_whatever_the_order_on_disk(tmp_path: Path) -> None:
+    names = ["b/2.png", "a/10.png", "b/1.jpg", "a/9.png", "B/x.png", "a/Z.png"]
+    want = [
+        ("B/x.png", "B"),
+        ("a/10.png", "a"),
+        ("a/9.png", "a"),
+        ("a/Z.png", "a"),
+        ("b/1.jpg", "b"),
+        ("b/2.png", "b"),
+    ]
+    for name, order in (("one", names), ("two", names[::-1])):
+        root = touch(tmp_path / name, *order)
+        found = find_photos(root)
+        assert found.labels == ("B", "a", "b")
+        assert listed(found, root) == want
+        assert found.ignored_files == 0
+
+
+def test_labels_with_spaces_unicode_and_newline(tmp_path: Path) -> None:
+    names = ("two words", "größe", "日本", "line\nbreak", " lead", 'q"uote', "a,b", "-x", "ß")
+    root = touch(tmp_path, *(f"{name}/1.png" for name in names))
+    assert find_photos(root).labels == tuple(sorted(names))
+
+
+def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path,
+        "a/1.png",
+        "b/1.png",
+        "readme.txt",  # among the classes
+        "loose.png",  # an image of no class
+        "a/notes.txt",
+        "a/.DS_Store",
+        "a/._1.png",  # a Mac's fork, no image
+        "b/Thumbs.db",
+        "b/png",  # no suffix
+    )
+    found = find_photos(root)
+    assert len(found.paths) == 2
+    assert found.ignored_files == 7
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/1.png", ".git/1.png", ".ipynb_checkpoints/2.png")
+    assert find_photos(root).labels == ("a", "b")
+
+
+def test_every_suffix_in_any_case(tmp_path: Path) -> None:
+    names = [f"a/{i}{suffix}" for i, suffix in enumerate(sorted(SUFFIXES))]
+    names += [f"b/{i}{suffix.upper()}" for i, suffix in enumerate(sorted(SUFFIXES))]
+    assert len(find_photos(touch(tmp_path, *names)).paths) == 2 * len(SUFFIXES)
+
+
+def test_photos_may_lie_deeper(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/x/y/z/1.png", "a/2.png", "b/2024/07/1.png")
+    assert listed(find_photos(root), root) == [
+        ("a/2.png", "a"),
+        ("a/x/y/z/1.png", "a"),
+        ("b/2024/07/1.png", "b"),
+    ]
+
+
+def test_an_empty_class_folder_is_no_class(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "b/1.png")
+    (root / "c").mkdir()
+    assert find_photos(root).labels == ("a", "b")
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path: Path) -> None:
+    store = touch(tmp_path / "store", "cats/1.png", "cats/2.png", "dog.png")
+    root = touch(tmp_path / "data", "dog/0.png")
+    (root / "cat").symlink_to(store / "cats")
+    (root / "dog" / "link.png").symlink_to(store / "dog.png")
+    (root / "dog" / "gone.png").symlink_to(store / "nowhere.png")
+    assert listed(find_photos(root), root) == [
+        ("cat/1.png", "cat"),
+        ("cat/2.png", "cat"),
+        ("dog/0.png", "dog"),
+        ("dog/gone.png", "dog"),  # listed; it is reported when it can't be opened
+        ("dog/link.png", "dog"),
+    ]
+
+
+def test_loops_of_links_end(tmp_path: Path) -> None:
+    root = touch(tmp_path, "a/1.png", "a/deep/2.png", "b/1.png")
+    (root / "a" / "self").symlink_to(root / "a")
+    (root / "a" / "deep" / "up").symlink_to(root / "a")
+    (root / "b" / "all").symlink_to(root / "b", target_is_directory=True)
+    (root / "b" / "itself").symlink_to(root / "b" / "itself")
+    found = find_photos(root)
+    assert listed(found, root) == [
+        ("a/1.png", "a"),
+        ("a/deep/2.png", "a"),
+        ("b/1.png", "b"),
+    ]
+
+
+def test_one_class(tmp_path: Path) -> None:
+    with pytest.raises(TooFewClassesError) as caught:
+        find_photos(touch(tmp_path, "a/1.png", "a/2.png"))
+    assert str(caught.value) == (
+        f"{tmp_path} holds one class only ('a'); a classifier needs at least two"
+    )
+
+
+@pytest.mark.parametrize("names", [(), ("1.png",), ("a/1.txt", "b/2.txt"), (".a/1.png",)])
+def test_no_images(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(NoImagesError) as caught:
+        find_photos(touch(tmp_path, *names))
+    kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+    assert str(caught.value) == (
+        f"{tmp_path} holds no images ({kinds}) in class subfolders; "
+        f"put each class's photos into {tmp_path / 'CLASS'}/"
+    )
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(NoImagesError) as caught:
+        find_photos(tmp_path / "gone")
+    assert str(caught.value) == (
+        f"there is no folder or CSV file {tmp_path / 'gone'}; "
+        "name a folder with one subfolder a class"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "nul\0byte", "x" * 300, "\udcff"])
+def test_an_odd_name_is_refused_in_one_sentence(name: str) -> None:
+    with pytest.raises(EdgeImprintError):
+        find_photos(name or "\0")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has UTF-8 names only")
+def test_a_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png")
+    bad = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(bad)
+    with open(bad + b"/1.png", "wb"):
+        pass
+    with pytest.raises(ContractValueError) as caught:
+        find_photos(tmp_path)
+    assert str(caught.value) == ("label 'caf\\udce9' is not valid Unicode text; rename it")
+
+
+def test_a_file_name_that_is_not_utf8_is_fine(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    with open(os.fsencode(tmp_path) + b"/a/caf\xe9.png", "wb"):
+        pass
+    assert len(find_photos(tmp_path).paths) == 3
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    if os.geteuid() == 0:
+        pytest.skip("root may list every folder")
+    (tmp_path / "b").chmod(0)
+    try:
+        with pytest.raises(NoImagesError, match=r"^cannot list the folder .*/b: Permission"):
+            find_photos(tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o755)
+
+
+def test_image_files_of_one_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "b.png", "a/c.JPG", "x.txt", "._b.png")
+    assert image_files(tmp_path) == ([tmp_path / "a/c.JPG", tmp_path / "b.png"], 2)
+
+
+# CSV ---------------------------------------------------------------------------------------
+
+
+def test_csv_paths_are_relative_to_it_or_absolute(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "1.png"
+    file = manifest(tmp_path, f"path,label\nb/2.png,dog\n{elsewhere},cat\n../x.png,dog\n")
+    found = find_photos(file)
+    assert found.labels == ("cat", "dog")
+    assert found.paths == (elsewhere, tmp_path / "../x.png", tmp_path / "b/2.png")
+    assert found.class_index == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label\n1.png,cat\n2.png,dog\n",
+        "\ufeffpath,label\n1.png,cat\n2.png,dog\n",  # spreadsheets write a byte order mark
+        "path,label\r\n1.png,cat\r\n2.png,dog\r\n",
+        "path,label\n1.png,cat\n2.png,dog",  # no newline at its end
+        "label,path\ncat,1.png\ndog,2.png\n",
+        "id,label,path,by\n7,cat,1.png,me\n8,dog,2.png,\n",
+        '"path","label"\n"1.png","cat"\n\n"2.png","dog"\n',
+    ],
+)
+def test_csv_in_every_dress(tmp_path: Path, text: str) -> None:
+    found = find_photos(manifest(tmp_path, text))
+    assert found.labels == ("cat", "dog")
+    assert found.paths == (tmp_path / "1.png", tmp_path / "2.png")
+
+
+def test_csv_labels_with_commas_quotes_newlines_and_unicode(tmp_path: Path) -> None:
+    text = 'path,label\n1.png,"a, b"\n2.png,"say ""hi"""\n3.png,"two\nlines"\n4.png,日本\n'
+    found = find_photos(manifest(tmp_path, text))
+    assert found.labels == ("a, b", 'say "hi"', "two\nlines", "日本")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "file,label\na,b\n", "path;label\n1;2\n", "path\n"]
+)
+def test_csv_without_its_columns(tmp_path: Path, text: str) -> None:
+    file = manifest(tmp_path, text)
+    with pytest.raises(ManifestError) as caught:
+        find_photos(file)
+    assert str(caught.value) == (
+        f"{file} must begin with a line that names the columns path,label"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("path,label\n1.png,cat\n,dog\n", 3),
+        ("path,label\n1.png,\n", 2),
+        ("path,label\n1.png\n", 2),
+        ("path,label\n\n\n1.png,a\n2.png\n", 5),
+    ],
+)
+def test_csv_with_an_empty_field(tmp_path: Path, text: str, line: int) -> None:
+    file = manifest(tmp_path, text)
+    with pytest.raises(ManifestError) as caught:
+        find_photos(file)
+    assert str(caught.value) == f"{file}, line {line}: path or label is empty"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"path,label\n1.png,caf\xe9\n", "'utf-8' codec can't decode"),
+        ("path,label\n1.png,a\n".encode("utf-16"), "'utf-8' codec can't decode"),
+        (b'path,label\n"1.png,cat\n2.png,dog\n', "unexpected end of data"),
+        (b'path,label\n"1.png"x,cat\n', "',' expected after '\"'"),
+        (b"path,label\n" + b"x" * 200_000 + b",cat\n", "field larger than field limit"),
+    ],
+)
+def test_csv_that_cannot_be_read(tmp_path: Path, data: bytes, reason: str) -> None:
+    file = manifest(tmp_path, data)
+    with pytest.raises(ManifestError) as caught:
+        find_photos(file)
+    assert str(caught.value).startswith(f"cannot read {file} as CSV in UTF-8: {reason}")
+    assert "\n" not in str(caught.value)
+
+
+def test_csv_without_rows_and_with_one_class(tmp_path: Path) -> None:
+    with pytest.raises(NoImagesError):
+        find_photos(manifest(tmp_path, "path,label\n"))
+    with pytest.raises(TooFewClassesError):
+        find_photos(manifest(tmp_path, "path,label\n1.png,a\n2.png,a\n"))
+
+
+def test_csv_label_too_long_or_with_nul(tmp_path: Path) -> None:
+    for label in ("x" * 1025, "a\0b"):
+        with pytest.raises(ContractValueError, match=r"must be 1 to 1024 bytes of text"):
+            find_photos(manifest(tmp_path, f"path,label\n1.png,{label}\n2.png,b\n"))

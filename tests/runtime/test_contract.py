@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract's codec: what is written is read, all else is refused by its own name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edge_imprint_runtime import BackboneInfo, Contract, GraphInfo, Preprocess, Rule
+from edge_imprint_runtime.contract import MAX_LABEL_BYTES, MAX_LABELS, VERSION, decode, encode
+from edge_imprint_runtime.contract.codec import HEAD_KEYS, MODEL_KEYS, NOTE_PREFIX, PREFIX
+from edge_imprint_runtime.contract.spec import (
+    MAX_EMBEDDING_SIZE,
+    MAX_SIDE_PIXELS,
+    MAX_SLOTS,
+)
+from edge_imprint_runtime.errors import (
+    ContractKeyError,
+    ContractValueError,
+    ContractVersionError,
+    EdgeImprintError,
+    NoContractError,
+    ParameterError,
+    UnsupportedOptionError,
+)
+
+# Unicode without what can't be written as UTF-8 (surrogates) and without NUL.
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+NAMES = st.text(LETTERS, min_size=1, max_size=60)
+SIDES = st.integers(1, MAX_SIDE_PIXELS)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+SCALES = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+
+PREPROCESSES = st.builds(
+    Preprocess,
+    height=SIDES,
+    width=SIDES,
+    resize=st.sampled_from(["crop", "stretch", "pad"]),
+    resize_height=SIDES,
+    resize_width=SIDES,
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box"]),
+    mean=st.tuples(NUMBERS, NUMBERS, NUMBERS),
+    std=st.tuples(SCALES, SCALES, SCALES),
+)
+BACKBONES = st.builds(
+    BackboneInfo,
+    name=NAMES,
+    weights=NAMES,
+    digest=st.text("0123456789abcdef", min_size=64, max_size=64),
+    preprocess=PREPROCESSES,
+)
+GRAPHS = st.builds(
+    GraphInfo, input=st.sampled_from(["uint8", "float32"]), slots=st.integers(1, MAX_SLOTS)
+)
+HEADS = st.builds(
+    Contract,
+    labels=st.lists(NAMES, min_size=1, max_size=20, unique=True).map(tuple),
+    rule=st.builds(Rule, embedding_norm=st.sampled_from(["none", "l2"])),
+    embedding_size=st.integers(1, MAX_EMBEDDING_SIZE),
+    recipe=NAMES,
+    backbone=st.none() | BACKBONES,
+)
+DIGEST = "0123456789abcdef" * 4
+MODEL = Contract(
+    labels=("cat", "dog"),
+    rule=Rule(),
+    embedding_size=8,
+    recipe="l2 kmeans:20 l2 l2 max",
+    backbone=BackboneInfo("tiny", "packaged", DIGEST, Preprocess(16, 16)),
+    graph=GraphInfo("uint8", 20),
+)
+BARE_HEAD = dataclasses.replace(MODEL, backbone=None, graph=None)
+
+
+def changed(key: str, value: str | None) -> dict[str, str]:
+    """Return a valid model's metadata with one value changed, or without the key."""
+    text = {k: v for k, v in encode(MODEL).items() if k != PREFIX + key}
+    return text if value is None else text | {PREFIX + key: value}
+
+
+@given(HEADS)
+@example(dataclasses.replace(BARE_HEAD, labels=('a "b"', "c\nd", "e\\f", "[]", " ", "😀ü")))
+def test_head_contract_round_trip(contract: Contract) -> None:
+    assert decode(encode(contract), model=False) == contract
+
+
+@given(HEADS, BACKBONES, GRAPHS)
+def test_model_contract_round_trip(
+    contract: Contract, backbone: BackboneInfo, graph: GraphInfo
+) -> None:
+    contract = dataclasses.replace(contract, backbone=backbone, graph=graph)
+    text = encode(contract)
+    assert decode(text, model=True) == contract
+    assert set(text) == {PREFIX + key for key in MODEL_KEYS}
+
+
+def test_metadata_are_spelled_as_documented() -> None:
+    """A C reader depends on each of these characters."""
+    assert encode(MODEL) == {
+        "edge_imprint.version": "1",
+        "edge_imprint.labels": '["cat","dog"]',
+        "edge_imprint.rule": "embedding_norm=l2 aggregation=max distance=inner_product "
+        "neighbors=1 weighting=uniform",
+        "edge_imprint.recipe": "l2 kmeans:20 l2 l2 max",
+        "edge_imprint.embedding_size": "8",
+        "edge_imprint.backbone": "tiny",
+        "edge_imprint.backbone_weights": "packaged",
+        "edge_imprint.backbone_digest": DIGEST,
+        "edge_imprint.preprocess": "resize=stretch:16x16 interpolation=bilinear size=16x16 "
+        "mean=0.0,0.0,0.0 std=1.0,1.0,1.0",
+        "edge_imprint.input": "uint8 NHWC RGB",
+        "edge_imprint.slots": "20",
+        "edge_imprint.precision": "fp32",
+    }
+
+
+def test_no_contract() -> None:
+    for metadata in ({}, {"producer": "torch"}, {NOTE_PREFIX + "by": "me"}):
+        with pytest.raises(NoContractError, match=r"m\.onnx carries no edge-imprint metadata"):
+            decode(metadata, model=True, where="m.onnx")
+
+
+@pytest.mark.parametrize("version", [None, "", "0", "2", "01", "1 ", "+1", "1.0", "\uff11"])
+def test_unknown_version(version: str | None) -> None:
+    assert VERSION == 1
+    with pytest.raises(ContractVersionError, match="this release reads version '1'"):
+        decode(changed("version", version), model=True)
+
+
+def test_unknown_version_is_told_before_unknown_keys() -> None:
+    newer = changed("version", "2") | {PREFIX + "novelty": "x"}
+    with pytest.raises(ContractVersionError):
+        decode(newer, model=True)
+
+
+@pytest.mark.parametrize("key", MODEL_KEYS[1:])
+def test_model_lacks_a_key(key: str) -> None:
+    with pytest.raises(ContractKeyError, match=f"lacks the key edge_imprint.{key}"):
+        decode(changed(key, None), model=True)
+
+
+@pytest.mark.parametrize("key", HEAD_KEYS[1:])
+def test_head_lacks_a_key(key: str) -> None:
+    text = encode(BARE_HEAD)
+    del text[PREFIX + key]
+    with pytest.raises(ContractKeyError, match=f"lacks the key edge_imprint.{key}"):
+        decode(text, model=False)
+
+
+def test_head_with_half_a_backbone() -> None:
+    text = encode(dataclasses.replace(MODEL, graph=None))
+    del text[PREFIX + "preprocess"]
+    with pytest.raises(ContractKeyError, match=r"lacks the key edge_imprint\.preprocess"):
+        decode(text, model=False)
+
+
+@pytest.mark.parametrize("key", ["novelty", "Version", "labels ", "note", "", "a\nb"])
+def test_unknown_key(key: str) -> None:
+    with pytest.raises(ContractKeyError, match=r"unknown key .?edge_imprint\.") as caught:
+        decode(changed("novelty", None) | {PREFIX + key: "1"}, model=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_head_does_not_take_a_models_keys() -> None:
+    with pytest.raises(ContractKeyError, match="unknown key"):
+        decode(encode(MODEL), model=False)
+
+
+def test_notes_and_other_tools_keys_are_not_looked_at() -> None:
+    text = encode(MODEL) | {
+        NOTE_PREFIX + "by": "x" * 10_000,
+        "other": "\0",
+        "edge_imprint": "",
+    }
+    assert decode(text, model=True) == MODEL
+
+
+RULE = encode(MODEL)[PREFIX + "rule"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("=max", "=mnn"), ("=inner_product", "=cosine"), ("neighbors=1", "neighbors=5")],
+)
+def test_rule_of_the_interface_that_this_release_lacks(old: str, new: str) -> None:
+    with pytest.raises(UnsupportedOptionError, match="not available in this release"):
+        decode(changed("rule", RULE.replace(old, new)), model=True)
+
+
+def test_label_limits_hold_at_the_limit() -> None:
+    most = tuple(str(i) for i in range(MAX_LABELS))
+    longest = ("é" * (MAX_LABEL_BYTES // 2), "b")
+    for labels in (most, longest):
+        contract = dataclasses.replace(BARE_HEAD, labels=labels)
+        assert decode(encode(contract), model=False).labels == labels
+    too_many = json.dumps([*most, "one more"])
+    with pytest.raises(ContractValueError, match=f"1 to {MAX_LABELS} labels, got 65537"):
+        decode(encode(BARE_HEAD) | {PREFIX + "labels": too_many}, model=False)
+
+
+def test_late_duplicate_among_many_labels() -> None:
+    """Found in time: comparing every pair of 65,536 labels would take a minute."""
+    labels = [str(i) for i in range(MAX_LABELS - 1)]
+    twice = json.dumps([*labels, labels[-1]])
+    with pytest.raises(ContractValueError, match="'65534' is there twice"):
+        decode(encode(BARE_HEAD) | {PREFIX + "labels": twice}, model=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Rule(embedding_norm="l1"), ParameterError),
+        (lambda: Rule(neighbors=True), ParameterError),
+        (lambda: Rule(neighbors=2), UnsupportedOptionError),
+        (lambda: Rule(distance="manhattan"), UnsupportedOptionError),
+        (lambda: Preprocess(0, 16), ContractValueError),
+        (lambda: Preprocess(16, 16.0), ContractValueError),  # type: ignore[arg-type]
+        (lambda: Preprocess(16, 16, std=(1, 1, 0)), ContractValueError),
+        (lambda: Preprocess(16, 16, mean=(0, 0)), ContractValueError),  # type: ignore[arg-type]
+        (lambda: BackboneInfo("a", "b", "c", Preprocess(1, 1)), ContractValueError),
+        (lambda: GraphInfo("frame", 1), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, "int8"), ContractValueError),
+        (lambda: dataclasses.replace(MODEL, embedding_size=0), ContractValueError),
+        (lambda: dataclasses.replace(MODEL, labels=(1,)), ContractValueError),
+    ],
+)
+def test_types_are_valid_once_they_exist(
+    make: Callable[[], object], error: type[EdgeImprintError]
+) -> None:
+    with pytest.raises(error):
+        make()
+
+
+VALUES = st.sampled_from(list(encode(MODEL).values())) | st.text(max_size=80)
+KEYS = st.sampled_from([PREFIX + key for key in MODEL_KEYS]) | st.text().map(PREFIX.__add__)
+
+
+@given(st.dictionaries(KEYS, VALUES), st.booleans())
+def test_any_metadata_decode_or_are_refused(metadata: dict[str, str], model: bool) -> None:
+    try:
+        contract = decode(metadata, model=model)
+    except EdgeImprintError as error:
+        assert str(error)
+    else:
+        assert decode(encode(contract), model=model) == contract
+
+
+@given(st.sampled_from(MODEL_KEYS[1:]), st.data())
+def test_any_one_value_decodes_or_is_refused(key: str, data: st.DataObject) -> None:
+    """Near misses, which random metadata never reach: the right text, a few letters off."""
+    right = encode(MODEL)[PREFIX + key]
+    start = data.draw(st.integers(0, len(right)))
+    stop = data.draw(st.integers(start, min(len(right), start + 4)))
+    wrong = right[:start] + data.draw(st.text(max_size=4)) + right[stop:]
+    try:
+        contract = decode(changed(key, wrong), model=True)
+    except EdgeImprintError as error:
+        assert str(error)
+    else:
+        assert decode(encode(contract), model=True) == contract

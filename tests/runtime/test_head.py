@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's numbers: its oracle against a second, plainer way to compute the same."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_imprint_runtime import Head, Rule
+from edge_imprint_runtime import head as head_module
+from edge_imprint_runtime.errors import (
+    ContractValueError,
+    EdgeImprintError,
+    HeadValueError,
+    InputError,
+    LabelCountError,
+)
+
+MakeHead = Callable[..., Head]
+Rows = npt.NDArray[np.float32]
+
+
+def brute_force(head: Head, embedding: Rows) -> list[float]:
+    """Score one embedding number by number, in Python's float64."""
+    z = [float(value) for value in embedding]
+    if head.center is not None:
+        z = [a - float(b) for a, b in zip(z, head.center, strict=True)]
+    if head.transform is not None:
+        columns = head.transform.T.tolist()
+        z = [sum(a * b for a, b in zip(z, column, strict=True)) for column in columns]
+    if head.rule.embedding_norm == "l2":
+        norm = max(math.sqrt(sum(a * a for a in z)), 1e-12)
+        z = [a / norm for a in z]
+    scores = [-math.inf] * len(head.labels)
+    for index, proxy in zip(head.class_index.tolist(), head.proxies.tolist(), strict=True):
+        score = sum(a * b for a, b in zip(z, proxy, strict=True))
+        scores[index] = max(scores[index], score)
+    return scores
+
+
+@given(
+    classes=st.integers(1, 6),
+    proxies=st.integers(1, 5),
+    dim=st.integers(1, 12),
+    rows=st.integers(1, 5),
+    center=st.booleans(),
+    transform=st.booleans(),
+    norm=st.sampled_from(["none", "l2"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_scores_are_those_of_brute_force(
+    make_head: MakeHead,
+    classes: int,
+    proxies: int,
+    dim: int,
+    rows: int,
+    center: bool,
+    transform: bool,
+    norm: str,
+    seed: int,
+) -> None:
+    head = make_head(
+        classes, proxies, dim, center=center, transform=transform, norm=norm, seed=seed
+    )
+    embeddings = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    scores = head.scores(embeddings)
+    want = np.array([brute_force(head, row) for row in embeddings])
+    assert scores.shape == (rows, classes)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, want, rtol=1e-5, atol=1e-5)
+    labels = head.predict(embeddings)
+    assert labels.dtype == np.int32
+    chosen = want[np.arange(rows), labels]
+    np.testing.assert_allclose(chosen, want.max(axis=1), rtol=1e-5, atol=1e-5)
+
+
+def test_scores_by_hand() -> None:
+    head = Head(
+        [[1, 0], [0.6, 0.8], [0, -1]],
+        [0, 1, 1],
+        ["right", "up or down"],
+    )
+    # 3-4-5 triangles: (3, 4) is (0.6, 0.8) after its norm; (-8, -6) is (-0.8, -0.6).
+    np.testing.assert_allclose(
+        head.scores([[3, 4], [-8, -6], [0.5, 0]]),
+        [[0.6, 1.0], [-0.8, 0.6], [1.0, 0.6]],
+        rtol=1e-6,
+    )
+    assert head.predict([[3, 4], [-8, -6], [0.5, 0]]).tolist() == [1, 1, 0]
+
+
+def test_center_and_transform_by_hand() -> None:
+    head = Head(
+        [[1, 0, 0], [0, 1, 1]],
+        [0, 1],
+        ["a", "b"],
+        Rule(embedding_norm="none"),
+        center=[1, 1],
+        transform=[[1, 0, 2], [0, 3, 0]],
+    )
+    # ((2, 4) - (1, 1)) @ transform = (1, 9, 2)
+    assert head.embedding_size == 2
+    assert head.scores([[2, 4]]).tolist() == [[1.0, 11.0]]
+
+
+def test_equal_scores_go_to_the_lowest_index() -> None:
+    head = Head([[0, 1], [1, 0], [1, 0], [0, 1]], [3, 1, 2, 0], list("abcd"))
+    assert head.predict([[1, 0], [0, 1], [1, 1], [0, 0]]).tolist() == [1, 0, 0, 0]
+
+
+def test_a_zero_embedding_scores_zero() -> None:
+    head = Head([[1, 0], [0, 1]], [0, 1], ["a", "b"])
+    assert head.scores([[0, 0]]).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100, 1_000])
+def test_blocks_change_nothing(
+    make_head: MakeHead, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    head = make_head(5, 4, 8, center=True, transform=True)
+    embeddings = np.random.default_rng(1).standard_normal((37, 8))
+    whole = head.scores(embeddings)
+    monkeypatch.setattr(head_module, "_BLOCK_BYTES", block_bytes)
+    np.testing.assert_allclose(head.scores(embeddings), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_no_embeddings_no_scores(make_head: MakeHead) -> None:
+    assert make_head(3, 2, 8).scores(np.empty((0, 8))).shape == (0, 3)
+
+
+def test_classes_may_come_in_any_order() -> None:
+    proxies = np.eye(4, dtype=np.float32)
+    mixed = Head(proxies[[3, 0, 2, 1]], [2, 0, 1, 1], list("abc"))
+    in_order = Head(proxies[[0, 2, 1, 3]], [0, 1, 1, 2], list("abc"))
+    assert mixed.class_index.tolist() == [0, 1, 1, 2]
+    assert np.array_equal(mixed.proxies, in_order.proxies)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "reason"),
+    [
+        (np.zeros((2, 7)), r"shape \(N, 8\), got \(2, 7\)"),
+        (np.zeros(8), r"shape \(N, 8\), got \(8,\)"),
+        (np.zeros((1, 2, 8)), r"got \(1, 2, 8\)"),
+        (np.zeros((1, 8), bool), "of bool"),
+        (np.zeros((1, 8), complex), "of complex128"),
+        ([["a"] * 8], "got"),
+        ([[0.0] * 8, [math.nan] + [0.0] * 7], "embedding 1 holds NaN or infinity"),
+        ([[math.inf] + [0.0] * 7], "embedding 0 holds NaN or infinity"),
+        ([[1e300] + [0.0] * 7], "embedding 0 holds NaN or infinity"),  # in float32 it is
+    ],
+)
+def test_embeddings_that_are_none(
+    make_head: MakeHead, embeddings: npt.ArrayLike, reason: str
+) -> None:
+    head = make_head(3, 2, 8)
+    for call in (head.scores, head.predict):
+        with pytest.raises(InputError, match=reason):
+            call(embeddings)
+
+
+BAD_ARRAYS: list[tuple[str, object, type[EdgeImprintError]]] = [
+    ("proxies", [[1.0, math.nan], [0, 1]], HeadValueError),
+    ("proxies", [[1.0, math.inf], [0, 1]], HeadValueError),
+    ("proxies", [[1.0, 1e300], [0, 1]], HeadValueError),
+    ("proxies", [1.0, 2.0], HeadValueError),
+    ("proxies", np.empty((0, 2)), HeadValueError),
+    ("proxies", np.empty((2, 0)), HeadValueError),
+    ("proxies", [["a", "b"], ["c", "d"]], HeadValueError),
+    ("proxies", [[1j, 0], [0, 1]], HeadValueError),
+    ("proxies", [[1, 0]], HeadValueError),
+    ("class_index", [0], HeadValueError),
+    ("class_index", [0, 1, 1], HeadValueError),
+    ("class_index", [[0, 1]], HeadValueError),
+    ("class_index", [0.0, 1.0], HeadValueError),
+    ("class_index", [False, True], HeadValueError),
+    ("class_index", [0, -1], LabelCountError),
+    ("class_index", [0, 2], LabelCountError),
+    ("class_index", [0, 0], LabelCountError),
+    ("class_index", [1, 1], LabelCountError),
+    ("class_index", np.array([0, 2**64 - 1], np.uint64), LabelCountError),
+    ("labels", ["a"], LabelCountError),
+    ("labels", ["a", "b", "c"], LabelCountError),
+    ("labels", ["a", "a"], ContractValueError),
+    ("labels", ["a", ""], ContractValueError),
+    ("labels", [], ContractValueError),
+    ("center", [0.0], HeadValueError),
+    ("center", [0.0, math.nan], HeadValueError),
+    ("center", [[0.0, 0.0]], HeadValueError),
+    ("transform", [[1.0, 0.0]], HeadValueError),
+    ("transform", [[1.0], [0.0]], HeadValueError),
+    ("transform", [[math.inf, 0], [0, 1]], HeadValueError),
+    ("transform", [1.0, 0.0], HeadValueError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), BAD_ARRAYS)
+def test_arrays_that_contradict(
+    name: str, value: object, error: type[EdgeImprintError]
+) -> None:
+    good = {"proxies": np.eye(2), "class_index": [0, 1], "labels": ["a", "b"]}
+    good |= {"center": np.zeros(2), "transform": np.eye(2)}
+    Head(**good)
+    with pytest.raises(error):
+        Head(**good | {name: value})
+
+
+def test_the_error_names_the_class_without_a_proxy() -> None:
+    with pytest.raises(LabelCountError, match="3 labels, but class 1 has no proxy"):
+        Head(np.eye(2), [0, 2], ["a", "b", "c"])
+
+
+def test_a_head_does_not_change(make_head: MakeHead) -> None:
+    head = make_head(3, 2, 8, center=True, transform=True)
+    for name in ("proxies", "labels", "rule", "novelty"):
+        with pytest.raises(AttributeError, match="does not change"):
+            setattr(head, name, None)
+    for array in (head.proxies, head.class_index, head.center, head.transform):
+        assert array is not None
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_a_head_keeps_its_own_copy() -> None:
+    proxies, index, labels = np.eye(2, dtype=np.float32), np.arange(2), ["a", "b"]
+    center, transform = np.zeros(2, np.float32), np.eye(2, dtype=np.float32)
+    head = Head(proxies, index, labels, center=center, transform=transform)
+    before = head.scores([[3, 4]])
+    for array in (proxies, index, center, transform):
+        array[...] = 7
+    labels[0] = "z"
+    assert np.array_equal(head.scores([[3, 4]]), before)
+    assert head.labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))]
+)
+def test_a_copy_is_equal_and_as_immutable(
+    make_head: MakeHead, duplicate: Callable[[Head], Head]
+) -> None:
+    head = make_head(3, 2, 8, center=True, transform=True, norm="none")
+    same = duplicate(head)
+    assert same.contract == head.contract
+    rows = np.random.default_rng(0).standard_normal((4, 8))
+    assert np.array_equal(same.scores(rows), head.scores(rows))
+    with pytest.raises(ValueError, match="read-only"):
+        same.proxies[0, 0] = 1
