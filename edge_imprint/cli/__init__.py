@@ -62,21 +62,19 @@ def main(arguments: list[str] | None = None) -> None:
         SystemExit: Always: 0 ok, 1 failed, 2 wrong use, 130 interrupted.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(given))
+    sys.exit(_run(given or ["--help"]))
 
 
 def _run(arguments: list[str]) -> int:
-    from edge_imprint_runtime.errors import EdgeImprintError
-
     try:
         _cli.main(arguments, prog_name="edge-imprint", standalone_mode=False)
-    except EdgeImprintError as error:
-        return _fail(str(error), error.exit_code)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "edge-imprint"
+        text = error.format_message().rstrip(".")
+        return _fail(f"{text}; see '{command} --help'", error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _fail("interrupted; no file was changed", 130)
     except BrokenPipeError:
@@ -85,7 +83,12 @@ def _run(arguments: list[str]) -> int:
         return 1
     except MemoryError:
         return _fail("out of memory; give fewer or smaller inputs", 1)
-    except Exception as error:  # whatever was not foreseen: one line, as promised
+    except Exception as error:
+        # Imported here, since it brings numpy, which help can do without.
+        from edge_imprint_runtime.errors import EdgeImprintError
+
+        if isinstance(error, EdgeImprintError):
+            return _fail(str(error), error.exit_code)
         if "--debug" in arguments:
             raise
         text = " ".join(str(error).split())[:300]
