@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint.embed import Embedder, pick_embedder
+from edge_imprint.embed import Embedder, check_device, pick_embedder
 from edge_imprint.photos import Photos, find_photos
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
@@ -125,6 +125,7 @@ def build(
     classifier._check_parameters()  # before the long work, not after it
     if not 0 <= max_broken <= 1:
         raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
+    check_device(device)
     target = None if out is None else check_output(out, force=force)
     photos = find_photos(data)
     if progress is not None:

@@ -17,15 +17,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from edge_imprint import demo_page
+from edge_imprint.backbones import graph_for, load_backbone
 from edge_imprint.builder import Build, Progress, build, embed_photos
 from edge_imprint.classifier import ImprintClassifier
 from edge_imprint.embed import ort_embedder
 from edge_imprint.photos import Photos, find_photos
+from edge_imprint_export import fuse, headless, save, verify
+from edge_imprint_export.graph import to_bytes
+from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.bench import bench_model
-from edge_imprint_runtime.errors import MissingPackageError, OutputWriteError
+from edge_imprint_runtime.errors import OutputWriteError
 from edge_imprint_runtime.files import write_atomic
 from edge_imprint_runtime.images import open_image, prepare
 from edge_imprint_runtime.model import Model, open_model
@@ -65,7 +75,7 @@ def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
         latency with raw samples, and the seconds each step took.
 
     Raises:
-        MissingPackageError: scikit-learn, onnx, onnxruntime or matplotlib is not installed.
+        ImportError: scikit-learn, onnx, onnxruntime or matplotlib is not installed.
         OutputWriteError: The folder can't be written.
         VerificationError: The fused model does not decide as its head.
     """
@@ -126,11 +136,6 @@ def task_labels(task: str, digit: Int64) -> Int64:
 
 def _write_digits(folder: Path, progress: Progress) -> None:
     """Write scikit-learn's digits as 8 x 8 PNG files: part/digit/number.png."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise MissingPackageError("scikit-learn", "the demo", "demo") from error
     data = load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
     everything = np.arange(len(pixels))
@@ -156,9 +161,6 @@ def _write_digits(folder: Path, progress: Progress) -> None:
 def _export_and_verify(
     made: Build, folder: Path, progress: Progress
 ) -> tuple[Model, dict[str, Any]]:
-    from edge_imprint.backbones import graph_for
-    from edge_imprint_export import fuse, save, verify
-
     progress("exporting", 0, 1)
     start = time.perf_counter()
     path = save(fuse(graph_for(made.head), made.head), folder / "digits.onnx", force=True)
@@ -173,8 +175,6 @@ def _export_and_verify(
 
 
 def _embed(made: Build, folder: Path, progress: Progress) -> _Digits:
-    from edge_imprint.backbones import load_backbone
-
     backbone = load_backbone("demo")
     embedder = ort_embedder(backbone)
     parts = []
@@ -188,10 +188,6 @@ def _embed(made: Build, folder: Path, progress: Progress) -> _Digits:
 
 def _compare(digits: _Digits, progress: Progress) -> list[dict[str, Any]]:
     """Accuracy and seconds of three ways on three tasks."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     ways: dict[str, Callable[[], Any]] = {
         "mean": lambda: ImprintClassifier("mean"),
         f"k-means, k = {K}": lambda: ImprintClassifier("kmeans", K),
@@ -243,12 +239,6 @@ def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
 
 
 def _bench(model: Model, path: Path, progress: Progress) -> dict[str, Any]:
-    import onnx
-
-    from edge_imprint_export import headless
-    from edge_imprint_export.graph import to_bytes
-    from edge_imprint_runtime.backends.ort import OrtRunner
-
     runner = OrtRunner(to_bytes(headless(onnx.load(path))), "cpu")
     return bench_model(
         {"fused": model, "backbone only": lambda images: runner.run(["embedding"], images)},

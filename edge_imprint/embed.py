@@ -13,12 +13,29 @@ import numpy.typing as npt
 from edge_imprint.backbones import Backbone
 from edge_imprint_runtime.errors import MissingPackageError, ParameterError, ProviderError
 
-__all__ = ["DEVICES", "Embedder", "ort_embedder", "pick_embedder", "torch_embedder"]
+__all__ = [
+    "DEVICES",
+    "Embedder",
+    "check_device",
+    "ort_embedder",
+    "pick_embedder",
+    "torch_embedder",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 
 Embedder: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """(N, H, W, 3) uint8 RGB at the network's size -> (N, D) float32."""
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that there is not, before a backbone is loaded for it.
+
+    Raises:
+        ParameterError: There is no such device.
+    """
+    if device not in DEVICES:
+        raise ParameterError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
 
 
 def pick_embedder(backbone: Backbone, device: str = "auto") -> tuple[Embedder, str]:
@@ -38,8 +55,7 @@ def pick_embedder(backbone: Backbone, device: str = "auto") -> tuple[Embedder, s
         ProviderError: CUDA is asked for and absent.
         MissingPackageError: ONNX Runtime is not installed.
     """
-    if device not in DEVICES:
-        raise ParameterError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    check_device(device)
     if device == "cpu" or backbone.module is None:
         runs_on = "cpu" if device == "auto" else device
         return ort_embedder(backbone, runs_on), runs_on

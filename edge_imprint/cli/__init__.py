@@ -26,6 +26,17 @@ _COMMANDS = {
 }
 
 
+_EXTRAS = {
+    "matplotlib": "demo",
+    "onnx": "demo",
+    "onnxruntime": "cpu",
+    "onnxscript": "host",
+    "sklearn": "demo",
+    "timm": "host",
+    "torch": "host",
+}
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -87,6 +98,7 @@ def _run(arguments: list[str]) -> int:
         # Imported here, since it brings numpy, which help can do without.
         from edge_imprint_runtime.errors import EdgeImprintError
 
+        error = _missing_package(error)
         if isinstance(error, EdgeImprintError):
             return _fail(str(error), error.exit_code)
         if "--debug" in arguments:
@@ -98,6 +110,16 @@ def _run(arguments: list[str]) -> int:
             1,
         )
     return 0
+
+
+def _missing_package(error: Exception) -> Exception:
+    """Turn the lack of an optional package into the error that says what to install."""
+    from edge_imprint_runtime.errors import MissingPackageError
+
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
+        return MissingPackageError(package, "this command", _EXTRAS[package])
+    return error
 
 
 def _fail(text: str, status: int) -> int:

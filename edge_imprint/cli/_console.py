@@ -63,6 +63,8 @@ def progress() -> Iterator[Tell]:
             bars.update(tasks[step], completed=done)
 
         yield tell
+        for task in tasks.values():  # all went well, so the last step is over too
+            bars.update(task, completed=bars.tasks[task].total or 0)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, err: bool = False) -> None:

@@ -123,7 +123,7 @@ def bench(
             duration_s=duration_s,
             progress=lambda done, total: tell("measuring", done, total),
         )
-    report["model"], report["threads"] = str(model), threads
+    report["model"] = str(model)
     if out is not None:
         write_atomic(out, json.dumps(report).encode(), force=force)
     if as_json:

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from edge_imprint.backbones import graph_for
 from edge_imprint.cli._console import FORCE, note, print_json, progress
 from edge_imprint.photos import image_files
-from edge_imprint_runtime.errors import EdgeImprintError, MissingPackageError, NoImagesError
+from edge_imprint_export import fuse, save
+from edge_imprint_export import verify as compare
+from edge_imprint_runtime.errors import EdgeImprintError, NoImagesError
 from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import open_image, prepare
@@ -47,10 +49,6 @@ def export(
     The backbone's graph comes from the cache that build filled; then this takes no torch and
     less than a second.
     """
-    try:
-        from edge_imprint_export import fuse, save
-    except ImportError as error:
-        raise MissingPackageError("onnx", "exporting", "host") from error
     check_output(out, force=force)
     loaded = Head.load(head)
     outputs = ("scores", "label", "embedding") if embedding else ("scores", "label")
@@ -71,10 +69,6 @@ def verify(
     model: str, head: str, images: str, tolerance: float, as_json: bool, weights: str | None
 ) -> None:
     """Hold MODEL against its head: the same photos, once fused, once in plain numpy."""
-    try:
-        from edge_imprint_export import verify as compare
-    except ImportError as error:
-        raise MissingPackageError("onnx", "verifying", "host") from error
     loaded, opened = Head.load(head), open_model(model, "cpu")
     pixels = _pixels(Path(images), loaded)
     result = compare(

@@ -155,6 +155,7 @@ def bench_model(
         "warmup_iterations": WARMUP_ITERATIONS,
         "percentiles": "nearest rank",
         "provider": like.provider,
+        "threads": like.threads,
         "machine": machine_facts(),
         "series": [],
     }

@@ -30,6 +30,8 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
     out = Path(path)
     folder = out.parent
     try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(out)  # raises what Path.exists() answers False to
         if out.is_dir():
             raise OutputWriteError(f"cannot write {out}: it is a folder; name a file in it")
         if out.exists() and not force:
@@ -59,8 +61,9 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, force: bool = Fal
         OutputWriteError: It can't be written; whatever was there before still is.
     """
     out = check_output(path, force=force)
-    # A name of its own per writer: two writers must not share one half-written file.
-    beside = out.with_name(f".{out.name[:100]}.{secrets.token_hex(4)}.tmp")
+    # A name of its own per writer: two writers must not share one half-written file. Cut to
+    # fit file systems that hold names of 255 bytes, of which a letter may take four.
+    beside = out.with_name(f".{out.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
         with open(beside, "xb") as file:
             file.write(data)

@@ -105,9 +105,18 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]
 
     Returns:
         (H, W, 3) uint8 RGB at the network's size.
+
+    Raises:
+        ImageTooLargeError: The photo is a strip so thin that, resized, it has more than
+            `MAX_IMAGE_PIXELS`.
     """
     p = preprocess
     size = _resized(image.height, image.width, p)
+    if size[0] * size[1] > max(MAX_IMAGE_PIXELS, p.resize_height * p.resize_width):
+        raise ImageTooLargeError(
+            f"a photo of {image.width} x {image.height} pixels is too thin a strip: resized it "
+            f"would have {size[1]:,} x {size[0]:,} pixels; cut it or take it out"
+        )
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), _FILTERS[p.interpolation])
     fill = tuple(round(255 * value) for value in p.mean) if p.resize == "pad" else (0, 0, 0)

@@ -77,6 +77,7 @@ class Model:
         contract: All that the file says of itself.
         labels: The class names.
         provider: The execution provider that runs it.
+        threads: Threads for one operator on the CPU; 0: ONNX Runtime's choice, one a core.
     """
 
     def __init__(self, runner: Runner, where: str) -> None:
@@ -87,6 +88,7 @@ class Model:
         self._graph: GraphInfo = self.contract.graph
         self.labels = self.contract.labels
         self.provider = runner.provider
+        self.threads = runner.threads
         self._runner = runner
         self._outputs = list(runner.outputs)
         p = self._preprocess
@@ -115,11 +117,17 @@ class Model:
             (N, H, W, 3) uint8, or (N, 3, H, W) float32 where the model takes that.
 
         Raises:
+            InputError: An item is neither a path nor a Pillow image.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """
         p = self._preprocess
         pixels = np.empty((len(photos), p.height, p.width, 3), np.uint8)
         for row, photo in zip(pixels, photos, strict=True):
+            if not isinstance(photo, (str, os.PathLike, Image.Image)):
+                raise InputError(
+                    f"a photo must be a path or a Pillow image, got {type(photo).__name__}; "
+                    "give arrays as one array, stacked"
+                )
             image = photo if isinstance(photo, Image.Image) else open_image(photo)
             row[:] = prepare(image.convert("RGB"), p)
         return pixels if self._graph.input == "uint8" else normalize(pixels, p)
@@ -137,7 +145,7 @@ class Model:
             One answer an image.
 
         Raises:
-            InputError: An array has another shape or type.
+            InputError: An array has another shape or type, or a list holds no photos.
             NonFiniteScoresError: The model answered NaN or infinity.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """

@@ -17,6 +17,7 @@ class Runner(Protocol):
     """A loaded model: names and shapes, metadata, and one call."""
 
     provider: str
+    threads: int
     metadata: dict[str, str]
     inputs: dict[str, tuple[tuple[int | str | None, ...], str]]
     outputs: dict[str, tuple[tuple[int | str | None, ...], str]]

@@ -50,6 +50,7 @@ class OrtRunner:
             raise MissingPackageError("onnxruntime", "running a model", "cpu") from error
         self._ort: Any = ort
         self.provider = _choose(backend, list(ort.get_available_providers()))
+        self.threads = threads
         options = ort.SessionOptions()
         options.log_severity_level = _ERROR_ONLY
         options.intra_op_num_threads = threads

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Local weights for a timm backbone: the dresses they come in, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_imprint.backbones import Backbone, graph_for, load_backbone
+from edge_imprint_export.graph import to_bytes
+from edge_imprint_runtime import Head
+from edge_imprint_runtime.errors import WeightsError
+
+NAME = "timm/test_efficientnet"
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Any]:
+    """Weights as a training leaves them: another seed, with a classifier."""
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        return dict(timm.create_model("test_efficientnet", num_classes=7).state_dict())
+
+
+@pytest.fixture(scope="module")
+def plain(tensors: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    from safetensors.torch import save_file
+
+    file = tmp_path_factory.mktemp("weights") / "mine.safetensors"
+    save_file(tensors, file)
+    return load_backbone(NAME, weights=file)
+
+
+def test_safetensors(plain: Backbone, tensors: dict[str, Any]) -> None:
+    import torch
+
+    assert plain.info.weights == "file:mine.safetensors"
+    assert plain.module is not None
+    state = plain.module.state_dict()
+    assert set(tensors) - set(state) == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(value, tensors[key]) for key, value in state.items())
+    assert plain.info.digest != load_backbone(NAME, random_weights=True).info.digest
+
+
+DRESSES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "plain": lambda t: t,
+    "state_dict": lambda t: {"state_dict": t, "epoch": 3},
+    "model": lambda t: {"model": t, "optimizer": {"lr": 0.1}},
+    "model_state_dict": lambda t: {"model_state_dict": t},
+    "module.": lambda t: {f"module.{key}": value for key, value in t.items()},
+    "both": lambda t: {"state_dict": {f"module.{key}": value for key, value in t.items()}},
+    "model.": lambda t: {f"model.{key}": value for key, value in t.items()},
+    "ema": lambda t: {"state_dict": {f"module.model.{k}": v for k, v in t.items()}},
+    "with numbers": lambda t: {**t, "step": 3},
+}
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_checkpoints_of_torch(
+    dress: str, plain: Backbone, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+
+    torch.save(DRESSES[dress](tensors), tmp_path / "checkpoint.pth")
+    loaded = load_backbone(NAME, weights=tmp_path / "checkpoint.pth")
+    assert loaded.info == replace(plain.info, weights="file:checkpoint.pth")
+
+
+def test_missing_tensors(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    file = tmp_path / "w.pt"
+    torch.save({k: v for k, v in tensors.items() if not k.startswith("conv_stem")}, file)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=file)
+    wanted = len(tensors) - 2
+    assert str(caught.value) == (
+        f"the weights {file} don't fit: 1 of {wanted} tensors are missing, "
+        "such as conv_stem.weight; name the backbone that they belong to"
+    )
+
+
+def test_a_tensor_of_another_shape(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    file = tmp_path / "w.pt"
+    shape = tuple(tensors["conv_stem.weight"].shape)
+    torch.save({**tensors, "conv_stem.weight": torch.zeros(1, 2)}, file)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=file)
+    assert str(caught.value) == (
+        f"the weights {file} don't fit: conv_stem.weight has shape (1, 2), "
+        f"the backbone wants {shape}"
+    )
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    file = tmp_path / "resnet.pt"
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    with pytest.raises(WeightsError, match=r"don't fit: \d+ of \d+ tensors are missing"):
+        load_backbone(NAME, weights=file)
+
+
+class Evil:
+    """Runs a command where a pickle is trusted."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch '{self.file}'",)
+
+
+def test_a_pickle_that_brings_code_is_refused_and_not_run(
+    tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+
+    file, mark = tmp_path / "evil.pt", tmp_path / "was-run"
+    torch.save({**tensors, "x": Evil(mark)}, file)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=file)
+    assert str(caught.value).startswith(f"cannot read the weights {file}: ")
+    assert str(caught.value).endswith(
+        "; give a safetensors file or a checkpoint that holds tensors only"
+    )
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+    torch.load(file, weights_only=False)
+    assert mark.exists()  # the trap does snap where it is trusted
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", bytes(4096)])
+def test_a_corrupt_file(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=r"^cannot read the weights [^\n]*$"):
+        load_backbone(NAME, weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_truncated_file(suffix: str, tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save
+
+    file = tmp_path / f"w{suffix}"
+    if suffix == ".pt":
+        torch.save(tensors, file)
+    else:
+        file.write_bytes(save(tensors))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"^cannot read the weights [^\n]*$"):
+        load_backbone(NAME, weights=file)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, 3.5])
+def test_a_checkpoint_without_named_tensors(content: object, tmp_path: Path) -> None:
+    import torch
+
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"(hold no named tensors|tensors are missing)"):
+        load_backbone(NAME, weights=tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("name", ["gone.pt", "", "x" * 300])
+def test_no_such_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=tmp_path / name)
+    assert str(caught.value) == f"there is no weights file {tmp_path / name}"
+
+
+def test_graph_for_a_head_of_local_weights(
+    plain: Backbone,
+    tensors: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    want = to_bytes(plain.onnx)
+    head = Head(np.eye(2, 256), [0, 1], ["a", "b"], backbone=plain.info)
+    assert to_bytes(graph_for(head)) == want  # cached: the file is not asked for
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(WeightsError) as caught:
+        graph_for(head)
+    assert str(caught.value) == (
+        "the head was built with the weights 'mine.safetensors', which are no longer cached; "
+        "pass --weights FILE"
+    )
+    torch.save(tensors, tmp_path / "moved.pt")
+    assert to_bytes(graph_for(head, weights=tmp_path / "moved.pt")) == want

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents say is done: commands run, code runs, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_imprint_runtime.contract import codec
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working folder with the photos that the README speaks of."""
+    rng = np.random.default_rng(0)
+    for name, color in {"apple": (200, 40, 40), "pear": (90, 200, 60)}.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            noisy = np.clip(np.array(color) + rng.normal(0, 30, (60, 80, 3)), 0, 255)
+            suffix = "png" if name == "pear" else "jpg"
+            file = tmp_path / "photos" / name / f"{number}.{suffix}"
+            Image.fromarray(noisy.astype(np.uint8)).save(file)
+    return tmp_path
+
+
+def test_readme_commands_for_own_photos(folder: Path) -> None:
+    """As written, but without the download (random weights) and with fewer samples."""
+    instead = {"build": ["--random-weights"], "bench": ["--iterations", "20"]}
+    ran = []
+    for line in blocks("bash")[1].splitlines():
+        words = shlex.split(line)
+        if words[0] == "pip":
+            continue  # the environment that runs the tests has it; see the extras' test
+        assert words[0] == "edge-imprint"
+        command = [str(Path(sys.executable).parent / words[0]), *words[1:]]
+        done = subprocess.run(
+            command + instead.get(words[1], []),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        ran.append(words[1])
+    assert ran == ["build", "export", "verify", "predict", "inspect", "bench"]
+    assert (folder / "shop.onnx").is_file()
+    assert (folder / "latency.json").is_file()
+
+
+def test_readme_python(folder: Path) -> None:
+    (code,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["apple", "pear"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+
+
+def test_make_demo() -> None:
+    """The README's first command, in this checkout's own environment."""
+    if not (ROOT / ".venv" / ".demo").exists():
+        pytest.skip("make demo would install: this checkout's .venv was not made by make")
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert "100.00% of 1797 labels agree" in done.stdout
+    assert (ROOT / "demo-out" / "report.html").is_file()
+
+
+def test_readme_extras_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    for extras in re.findall(r"pip install '\.\[(.*?)\]'", README):
+        for extra in extras.split(","):
+            assert re.search(rf"^{extra} = \[", project, re.M), extra
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_contract_page_lists_the_codes_keys() -> None:
+    page = (ROOT / "docs" / "contract.md").read_text()
+    rows = re.findall(r"^\| `edge_imprint\.([a-z_]+)` \| (\S+) \| (\S+)", page, re.M)
+    assert [key for key, _, _ in rows] == list(codec.MODEL_KEYS)
+    in_a_head = [key for key, _, head in rows if head == "required"]
+    assert in_a_head == list(codec.HEAD_KEYS)
+
+
+def test_readme_lists_every_command() -> None:
+    from edge_imprint.cli import _COMMANDS
+
+    table = re.findall(r"^\| `edge-imprint (\w+)", README, re.M)
+    assert table == list(_COMMANDS)
