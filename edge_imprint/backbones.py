@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import hashlib
+import importlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ import numpy.typing as npt
 
 from edge_imprint_runtime.contract import BackboneInfo, Preprocess
 from edge_imprint_runtime.errors import (
-    BackboneExportError,
     BackboneMismatchError,
     BackboneNotFoundError,
     MissingPackageError,
@@ -37,7 +35,6 @@ __all__ = ["Backbone", "graph_for", "load_backbone"]
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DEFAULT_CROP = 0.875
-_RANDOM_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def load_backbone(
     if name != "demo" and not name.startswith("onnx:"):
         raise BackboneNotFoundError(
             f"there is no backbone {name!r}; use 'demo', 'timm/NAME' or 'onnx:FILE'"
-            + _suggestion(name, "timm/")
+            + _suggestion(name)
         )
     if weights is not None or random_weights:
         raise ParameterError(f"the backbone {name} brings its own weights; give none")
@@ -204,113 +201,20 @@ def _timm(
     random_weights: bool,
     preprocess: Preprocess | None,
 ) -> Backbone:
-    torch, timm = _torch_and_timm()
-    if not timm.is_model(name):
-        raise BackboneNotFoundError(
-            f"timm {timm.__version__} has no model {name!r}" + _suggestion(name, "")
-        )
-    pretrained = weights is None and not random_weights
-    module = _create(torch, timm, name, pretrained)
-    if weights is not None:
-        _load_weights(torch, module, Path(weights))
-        source = f"file:{Path(weights).name}"
-    else:
-        source = "pretrained" if pretrained else f"random:{_RANDOM_SEED}"
-    module = module.eval().requires_grad_(False).float()
-    preprocess = preprocess or _timm_preprocess(timm, module, name)
+    timm_models = _timm_models()
+    file = None if weights is None else Path(weights)
+    module, source = timm_models.load(name, weights=file, random_weights=random_weights)
+    own: Preprocess = preprocess or timm_models.preprocess_of(module, name)
     arrays = {key: value.numpy() for key, value in module.state_dict().items()}
-    info = BackboneInfo(f"timm/{name}", source, _digest(name, arrays), preprocess)
+    info = BackboneInfo(f"timm/{name}", source, _digest(name, arrays), own)
 
     def make_graph() -> onnx.ModelProto:
         graph: onnx.ModelProto = _export_package("torch_export").export_module(
-            module, height=preprocess.height, width=preprocess.width, name=info.name
+            module, height=own.height, width=own.width, name=info.name
         )
         return graph
 
     return Backbone(info, make_graph, module)
-
-
-def _create(torch: Any, timm: Any, name: str, pretrained: bool) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_RANDOM_SEED)
-        try:
-            with _quiet_hub():
-                return timm.create_model(name, pretrained=pretrained, num_classes=0)
-        except Exception as error:  # the hub's client raises its network stack's errors
-            if pretrained:
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                raise WeightsError(
-                    f"cannot get the pretrained weights of timm/{name} ({reason}); give "
-                    "--weights FILE, or --random-weights to try without"
-                ) from error
-            raise BackboneNotFoundError(
-                f"timm cannot make the model {name!r}: {error}"
-            ) from error
-
-
-def _timm_preprocess(timm: Any, module: torch.nn.Module, name: str) -> Preprocess:
-    config = timm.data.resolve_model_data_config(module)
-    channels, height, width = config["input_size"]
-    if channels != 3:
-        raise BackboneExportError(
-            f"timm/{name} takes {channels} channels; use a backbone that takes RGB images"
-        )
-    modes = {"squash": "stretch", "border": "pad"}
-    return Preprocess(
-        height=height,
-        width=width,
-        resize=modes.get(config["crop_mode"], "crop"),
-        resize_height=math.floor(height / config["crop_pct"]),
-        resize_width=math.floor(width / config["crop_pct"]),
-        interpolation=config["interpolation"],
-        mean=tuple(float(value) for value in config["mean"]),  # type: ignore[arg-type]
-        std=tuple(float(value) for value in config["std"]),  # type: ignore[arg-type]
-    )
-
-
-def _load_weights(torch: Any, module: torch.nn.Module, file: Path) -> None:
-    tensors = _read_weights(torch, file)
-    for prefix in ("module.", "model.", "backbone."):  # what training frameworks put before
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    if missing:
-        raise WeightsError(
-            f"the weights {file} don't fit: {len(missing)} of {len(wanted)} tensors are "
-            f"missing, such as {missing[0]}; name the backbone that they belong to"
-        )
-    for key, tensor in wanted.items():
-        if tensor.shape != tensors[key].shape:
-            raise WeightsError(
-                f"the weights {file} don't fit: {key} has shape {tuple(tensors[key].shape)}, "
-                f"the backbone wants {tuple(tensor.shape)}"
-            )
-    # What is left over is the classifier, which imprinting replaces.
-    module.load_state_dict({key: tensors[key] for key in wanted})
-
-
-def _read_weights(torch: Any, file: Path) -> dict[str, torch.Tensor]:
-    if not os.path.isfile(file):
-        raise WeightsError(f"there is no weights file {file}")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(
-            f"cannot read the weights {file}: {reason}; give a safetensors file or a "
-            "checkpoint that holds tensors only"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"the weights {file} hold no named tensors")
-    return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
 
 
 def _digest(name: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
@@ -323,48 +227,23 @@ def _digest(name: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
     return state.hexdigest()
 
 
-def _suggestion(name: str, prefix: str) -> str:
+def _suggestion(name: str) -> str:
     try:
-        import timm
-    except ImportError:
+        near = _timm_models().nearest(name.rpartition("/")[2])
+    except MissingPackageError:
         return ""
-    known = timm.list_models()
-    near = difflib.get_close_matches(name.rpartition("/")[2].partition(".")[0], known, n=3)
-    return f"; nearest: {', '.join(prefix + match for match in near)}" if near else ""
+    return f"; nearest: {', '.join(f'timm/{match}' for match in near)}" if near else ""
 
 
-def _torch_and_timm() -> tuple[Any, Any]:
+def _timm_models() -> Any:
     try:
-        import timm
-        import torch
-    except ImportError as error:
-        package = str(error.name or "timm")
-        raise MissingPackageError(package, "a timm backbone", "host") from error
-    return torch, timm
+        return importlib.import_module("edge_imprint.timm_models")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(str(error.name), "a timm backbone", "host") from error
 
 
 def _export_package(module: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(f"edge_imprint_export.{module}")
     except ImportError as error:
         raise MissingPackageError("onnx", "a backbone's graph", "host") from error
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub client's retries and progress bars off the terminal while weights load."""
-    import logging
-
-    loggers = [
-        logging.getLogger(name) for name in ("timm", "huggingface_hub", "httpx", "httpx2")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -104,6 +105,8 @@ def _run(arguments: list[str]) -> int:
         if "--debug" in arguments:
             raise
         text = " ".join(str(error).split())[:300]
+        if getattr(error, "errno", None) == errno.ENOSPC:  # stdout into a file, mostly
+            return _fail("no space left on the device; free some and run it again", 1)
         return _fail(
             f"unexpected {type(error).__name__}: {text}; this is a bug, "
             "please report it with what 'edge-imprint --debug ...' prints",

@@ -48,7 +48,7 @@ class Series:
     def percentile_ms(self, percent: float) -> float:
         """Return the nearest-rank percentile in milliseconds: a sample that was seen."""
         ordered = np.sort(self.samples_ns)
-        rank = max(1, math.ceil(percent / 100 * len(ordered)))
+        rank = max(1, math.ceil(percent * len(ordered) / 100))
         return float(ordered[rank - 1]) / 1e6
 
     def summary(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
 
     Raises:
         OutputExistsError: The file is there and ``force`` is false.
-        OutputWriteError: The path is a folder, or its folder is missing or not writable.
+        OutputWriteError: The path is a folder or a device, or its folder is missing or not
+            writable.
     """
     out = Path(path)
     folder = out.parent
@@ -34,6 +35,8 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
             os.lstat(out)  # raises what Path.exists() answers False to
         if out.is_dir():
             raise OutputWriteError(f"cannot write {out}: it is a folder; name a file in it")
+        if out.exists() and not out.is_file():  # /dev/null, which root could replace
+            raise OutputWriteError(f"cannot write {out}: it is not a regular file")
         if out.exists() and not force:
             raise OutputExistsError(f"{out} exists already; pass --force to replace it")
         if not folder.is_dir():

@@ -27,12 +27,12 @@ from edge_imprint_runtime.contract import (
 )
 from edge_imprint_runtime.contract.spec import check_labels
 from edge_imprint_runtime.errors import (
-    HeadFileError,
     HeadValueError,
     InputError,
     LabelCountError,
 )
 from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.head_file import check_arrays, dump_arrays, read_arrays
 
 __all__ = ["Head"]
 
@@ -217,17 +217,13 @@ class Head:
             OutputExistsError: The file is there and ``force`` is false.
             OutputWriteError: It can't be written.
         """
-        from safetensors.numpy import save
-
         arrays: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
         arrays = {"proxies": self.proxies, "class_index": self.class_index}
         if self.center is not None:
             arrays["center"] = self.center
         if self.transform is not None:
             arrays["transform"] = self.transform
-        # safetensors writes the metadata in hash order: sort them, for equal bytes.
-        metadata = dict(sorted(encode(self.contract).items()))
-        return write_atomic(path, _sorted_header(save(arrays, metadata=metadata)), force=force)
+        return write_atomic(path, dump_arrays(arrays, encode(self.contract)), force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Head:
@@ -246,9 +242,9 @@ class Head:
                 what this release reads.
             HeadValueError, LabelCountError: Its arrays and labels contradict each other.
         """
-        arrays, metadata = _read_safetensors(Path(path))
+        arrays, metadata = read_arrays(Path(path))
         contract = decode(metadata, model=False, where=str(path))
-        _check_arrays(arrays, str(path))
+        check_arrays(arrays, str(path))
         try:
             head = cls(
                 arrays["proxies"],
@@ -342,48 +338,3 @@ def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     copy: npt.NDArray[np.generic] = np.array(array, order="C", copy=True)
     copy.flags.writeable = False
     return copy
-
-
-def _check_arrays(arrays: dict[str, npt.NDArray[np.generic]], where: str) -> None:
-    want = {
-        "proxies": "float32",
-        "class_index": "int64",
-        "center": "float32",
-        "transform": "float32",
-    }
-    for name in ("proxies", "class_index"):
-        if name not in arrays:
-            raise HeadFileError(f"{where} is not a head file: it lacks the array {name}")
-    for name, array in arrays.items():
-        if want.get(name) != array.dtype.name:
-            raise HeadFileError(
-                f"{where}: the array {name[:80]!r} of {array.dtype} is not part of a head file"
-            )
-
-
-def _read_safetensors(
-    path: Path,
-) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, file.metadata() or {}
-    except FileNotFoundError as error:
-        raise HeadFileError(f"there is no file {path}") from error
-    # AttributeError: safetensors 0.8 looks numpy up for types that it lacks, such as float8.
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise HeadFileError(f"{path} is not a head file (safetensors): {error}") from error
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """Write a safetensors header anew with sorted metadata; offsets stay as they are."""
-    import json
-
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]

@@ -114,8 +114,8 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]
     size = _resized(image.height, image.width, p)
     if size[0] * size[1] > max(MAX_IMAGE_PIXELS, p.resize_height * p.resize_width):
         raise ImageTooLargeError(
-            f"a photo of {image.width} x {image.height} pixels is too thin a strip: resized it "
-            f"would have {size[1]:,} x {size[0]:,} pixels; cut it or take it out"
+            f"a photo of {image.width} x {image.height} pixels is too thin a strip: resized, "
+            f"it would have {size[1]:,} x {size[0]:,} pixels; cut it or take it out"
         )
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), _FILTERS[p.interpolation])

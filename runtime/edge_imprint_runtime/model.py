@@ -29,6 +29,8 @@ __all__ = ["Model", "Photo", "Prediction", "Predictions", "open_model"]
 
 Photo = str | os.PathLike[str] | Image.Image
 
+_OUTPUTS = (("scores", 2, "tensor(float)"), ("label", 1, "tensor(int32)"))
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -197,9 +199,15 @@ class Model:
 
     def _check_graph(self, where: str) -> None:
         """Hold what the graph declares against what the metadata says."""
-        for name in ("scores", "label"):
+        for name, rank, want in _OUTPUTS:
             if name not in self._runner.outputs:
                 raise ModelFileError(f"{where}: the graph has no output {name!r}")
+            shape, kind = self._runner.outputs[name]
+            if kind != want or len(shape) != rank:
+                raise ModelFileError(
+                    f"{where}: the graph's output {name!r} is {kind} {list(shape)}, not "
+                    f"{want} in {rank} dimensions; export the model again"
+                )
         if len(self._runner.inputs) != 1:
             raise ModelFileError(f"{where}: the graph must have one input")
         classes = self._runner.outputs["scores"][0][-1]

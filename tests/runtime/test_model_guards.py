@@ -72,7 +72,7 @@ def test_threads_change_nothing(tiny_model: Path) -> None:
     np.testing.assert_allclose(one.scores, two.scores, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["proxies", "backbone/conv0.weight", "backbone/conv2.bias"])
+@pytest.mark.parametrize("name", ["proxies", "backbone/conv2.bias"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_no_numbers(
     tiny_model: Path, tmp_path: Path, name: str, value: float

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bad input: one line that says what to do, status 1 or 2, and no file changed."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from edge_imprint_runtime import Head
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass
+class Bench:
+    """A folder of bad things beside the workshop's good ones; names are attributes."""
+
+    root: Path
+    good: Any
+    names: dict[str, object] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> object:
+        return self.names[name]
+
+
+def with_metadata(model: Path, out: Path, **changes: str) -> Path:
+    changed = onnx.load(model)
+    for entry in changed.metadata_props:
+        key = entry.key.removeprefix("edge_imprint.")
+        entry.value = changes.get(key, entry.value)
+    onnx.save(changed, out)
+    return out
+
+
+def relu(out: Path) -> Path:
+    make = onnx.helper.make_tensor_value_info
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    values = [make(name, onnx.TensorProto.FLOAT, ["N", 8]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bad(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What the command lines below name; strings are put in by str.format."""
+    root = tmp_path_factory.mktemp("bad")
+    photo = workshop.photos / "red" / "0.png"
+    for folder in ("empty", "one/class", "broken/a", "broken/b", "text/a", "out"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(photo, root / "one" / "class")
+    for name in "ab":
+        shutil.copy(photo, root / "broken" / name)
+    (root / "broken" / "a" / "bad.png").write_bytes(photo.read_bytes()[:50])
+    (root / "text" / "a" / "x.txt").touch()
+    (root / "bad.csv").write_text("file,class\nx,y\n")
+    (root / "garbage").write_text("neither a model nor a head")
+    (root / "nothing").touch()
+    (root / "old").write_text("old")
+    Image.new("RGB", (30, 30), "gray").save(root / "grey.png")
+    head, good = Head.load(workshop.head), workshop
+    other = Head(-head.proxies, head.class_index, head.labels, backbone=head.backbone)
+    named = Head(head.proxies, head.class_index, ["x", "y", "z"], backbone=head.backbone)
+    bare = Head(head.proxies, head.class_index, head.labels)
+    return {
+        "d": root,
+        "photos": good.photos,
+        "backbone": good.backbone,
+        "head": good.head,
+        "model": good.model,
+        "photo": photo,
+        "newer": with_metadata(good.model, root / "newer.onnx", version="99"),
+        "fewer": with_metadata(good.model, root / "fewer.onnx", labels='["a","b"]'),
+        "twice": with_metadata(good.model, root / "twice.onnx", labels='["a","b","a"]'),
+        "foreign": relu(root / "foreign.onnx"),
+        "other": other.save(root / "other.head"),
+        "named": named.save(root / "named.head"),
+        "bare": bare.save(root / "bare.head"),
+        "long": "x" * 300,
+    }
+
+
+BUILD = "build {photos} --backbone {backbone} --out {d}/out/head "
+CASES = [
+    # the data
+    ("build {d}/gone --backbone demo --out {d}/out/h", 1, "there is no folder or CSV file"),
+    ("build {d}/empty --backbone demo --out {d}/out/h", 1, "holds no images"),
+    ("build {d}/text --backbone demo --out {d}/out/h", 1, "holds no images"),
+    ("build {d}/one --backbone demo --out {d}/out/h", 1, "holds one class only ('class')"),
+    ("build {d}/broken --backbone demo --out {d}/out/h", 1, "1 of 3 photos are broken, more"),
+    ("build {d}/bad.csv --backbone demo --out {d}/out/h", 1, "names the columns path,label"),
+    ("build {photo} --backbone demo --out {d}/out/h", 1, "cannot read"),
+    ("build {long} --backbone demo --out {d}/out/h", 1, "there is no folder or CSV file"),
+    # the backbone
+    (BUILD + "--backbone timm/resnet81", 2, "; nearest: resnet18"),
+    (BUILD + "--backbone resnet18", 2, "use 'demo', 'timm/NAME' or 'onnx:FILE'; nearest: timm"),
+    (BUILD + "--backbone onnx:{d}/gone.onnx", 1, "No such file"),
+    (BUILD + "--backbone onnx:{d}/garbage", 1, "is not an ONNX model"),
+    (BUILD + "--backbone onnx:{foreign}", 1, "it must take float32 (N, 3, H, W)"),
+    (BUILD + "--weights {d}/garbage", 2, "brings its own weights; give none"),
+    (BUILD + "--backbone timm/test_resnet", 1, "cannot get the pretrained weights"),
+    (BUILD + "--backbone timm/test_resnet --weights {d}/garbage", 1, "cannot read the weights"),
+    (BUILD + "--backbone timm/test_resnet --weights {d}/gone", 1, "there is no weights file"),
+    (BUILD + "--weights x --random-weights", 2, "not both"),
+    # the options
+    (BUILD + "--proxies 0", 2, "proxies must be an integer >= 1, got 0"),
+    (BUILD + "--proxies auto", 2, "'auto' is not a valid integer"),
+    (BUILD + "--generation kmedoids", 2, "generation='kmedoids' is not available in this"),
+    (BUILD + "--generation best", 2, "generation must be 'mean' or"),
+    (BUILD + "--device gpu", 2, "device must be one of auto, cpu, cuda, got 'gpu'"),
+    (BUILD + "--max-broken 2", 2, "max_broken must be a share from 0 to 1"),
+    (BUILD + "--seed -1", 2, "random_state must be an integer >= 0"),
+    (BUILD + "--recipe x", 2, "No such option '--recipe'"),
+    ("build {photos} --out {d}/out/h", 2, "Missing option '--backbone'"),
+    ("", None, ""),
+    # the output
+    (BUILD + "--out {d}/old", 1, "exists already; pass --force to replace it"),
+    (BUILD + "--out {d}/out", 1, "it is a folder; name a file in it"),
+    (BUILD + "--out {d}/gone/head", 1, "there is no folder"),
+    (BUILD + "--out {d}/old/head", 1, "cannot write"),
+    (BUILD + "--out /proc/head", 1, "cannot write /proc/head"),
+    (BUILD + "--out /dev/null --force", 1, "it is not a regular file"),
+    (BUILD + "--out {d}/out/{long}", 1, "cannot write"),
+    ("export {head} --out {d}/out", 1, "it is a folder; name a file in it"),
+    ("export {head} --out /proc/model", 1, "cannot write /proc/model"),
+    ("bench {model} --iterations 1 --out {d}/old", 1, "exists already"),
+    # export, verify
+    ("export {d}/gone --out {d}/out/m", 1, "there is no file"),
+    ("export {d}/garbage --out {d}/out/m", 1, "is not a head file"),
+    ("export {d}/out --out {d}/out/m", 1, "is not a head file"),
+    ("export {model} --out {d}/out/m", 1, "is not a head file"),
+    ("export {bare} --out {d}/out/m", 1, "the head does not say which backbone"),
+    ("export {head} --out {d}/out/m --input frame", 2, "input='frame' is not available"),
+    ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
+    ("verify {model} --head {other} --images {photos}", 1, "does not decide as its head"),
+    ("verify {model} --head {named} --images {photos}", 1, "labels are not the head's"),
+    ("verify {model} --head {bare} --images {photos}", 1, "the head"),
+    ("verify {model} --head {head} --images {d}/empty", 1, "holds no readable images"),
+    ("verify {model} --head {head} --images {d}/gone", 1, "{d}/gone"),
+    # predict, inspect
+    ("predict {d}/gone {photo}", 1, "there is no model file"),
+    ("predict {long} {photo}", 1, "there is no model file"),
+    ("predict {d}/garbage {photo}", 1, "can't load"),
+    ("predict {d}/nothing {photo}", 1, "can't load"),
+    ("predict {head} {photo}", 1, "can't load"),
+    ("predict {foreign} {photo}", 1, "carries no edge-imprint metadata"),
+    ("predict {newer} {photo}", 1, "version '99', this release reads version '1'"),
+    ("predict {fewer} {photo}", 1, "2 labels, but the matrix has 3 classes"),
+    ("predict {twice} {photo}", 1, "labels must be unique, but 'a' is there twice"),
+    ("predict {model}", 2, "Missing argument 'PATH...'"),
+    ("predict {model} {d}/empty", 1, "holds no images"),
+    ("predict {model} {photo} --backend cuda", 1, "this ONNX Runtime has no CUDAExecution"),
+    ("predict {model} {photo} --backend tensorrt", 1, "has no TensorrtExecutionProvider"),
+    ("predict {model} {photo} --backend gpu", 2, "backend must be one of auto, cpu, cuda"),
+    ("predict {model} {photo} --threads -1", 2, "threads must be an integer from 0 to"),
+    ("inspect {d}/gone", 1, "there is no model or head file"),
+    ("inspect {d}/out", 1, "there is no model or head file"),
+    ("inspect {d}/garbage", 1, "can't load"),
+    ("inspect {d}/nothing", 1, "can't load"),
+    ("inspect {foreign}", 1, "carries no edge-imprint metadata"),
+    ("inspect {newer}", 1, "version '99'"),
+    # bench
+    ("bench {model} --batch 0", 2, "batch must be integers from 1 to 4096, got (0,)"),
+    ("bench {model} --batch 1,,2", 2, "must be numbers such as 1,8, got '1,,2'"),
+    ("bench {model} --batch -1", 2, "must be numbers such as 1,8, got '-1'"),
+    ("bench {model} --batch 9999", 2, "batch must be integers from 1 to 4096"),
+    ("bench {model} --duration 0", 2, "duration must be above 0 s"),
+    ("bench {model} --duration 1h", 2, "must be seconds such as 30s, or minutes such as 2m"),
+    ("bench {model} --duration -1s", 2, "must be seconds such as 30s"),
+    ("bench {model} --duration 999999m", 2, "duration must be above 0 s and at most a day"),
+    ("bench {model} --iterations 0", 2, "iterations must be an integer >= 1, got 0"),
+    ("bench {model} --iterations x", 2, "'x' is not a valid integer"),
+    ("bench {model} --iterations 5 --duration 1s", 2, "give iterations or duration, not both"),
+    ("bench {d}/gone", 1, "there is no model file"),
+    ("bench {foreign}", 1, "carries no edge-imprint metadata"),
+    # the command itself
+    ("imprint {photos}", 2, "No such command 'imprint'"),
+    ("--nope", 2, "No such option '--nope'"),
+    ("predict {model} {photo} --jsn", 2, "No such option '--jsn'"),
+]
+
+
+def snapshot(*folders: Path) -> dict[str, bytes]:
+    return {
+        str(file): file.read_bytes() if file.is_file() else b"(folder)"
+        for folder in folders
+        for file in folder.rglob("*")
+    }
