@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from edge_imprint_export.glyphnet import conv_stack
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.files import write_atomic
+
+# Here and not in a fixture: the hub's client reads it when a test file imports timm.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # One machine is as slow as it is: a deadline finds neighbours, not bugs. Derandomized, so
 # that what fails once fails again, for everyone.
@@ -36,7 +40,6 @@ def _no_home_and_no_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 
 

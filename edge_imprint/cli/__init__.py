@@ -88,7 +88,7 @@ def _run(arguments: list[str]) -> int:
         text = error.format_message().rstrip(".")
         return _fail(f"{text}; see '{command} --help'", error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _fail("interrupted; no file was changed", 130)
+        return _interrupted()
     except BrokenPipeError:
         # The reader (head, less) went away: what is left of stdout goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,6 +99,8 @@ def _run(arguments: list[str]) -> int:
         # Imported here, since it brings numpy, which help can do without.
         from edge_imprint_runtime.errors import EdgeImprintError
 
+        if _by_interrupt(error):
+            return _interrupted()
         error = _missing_package(error)
         if isinstance(error, EdgeImprintError):
             return _fail(str(error), error.exit_code)
@@ -123,6 +125,17 @@ def _missing_package(error: Exception) -> Exception:
     if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
         return MissingPackageError(package, "this command", _EXTRAS[package])
     return error
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; no file was left half-written", 130)
+
+
+def _by_interrupt(error: BaseException | None) -> bool:
+    # A library that is interrupted while it loads (ONNX Runtime does) raises ImportError.
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(text: str, status: int) -> int:

@@ -7,7 +7,7 @@ import click
 
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
-from edge_imprint.cli._console import FORCE, note, print_json, progress
+from edge_imprint.cli._console import FORCE, note, print_json, progress, say
 
 __all__ = ["build"]
 
@@ -80,15 +80,15 @@ def build(
         print_json(_summary(result))
     else:
         head = result.head
-        click.echo(
+        say(
             f"{out}: {len(head.labels)} classes, {len(head.proxies)} proxies "
             f"from {result.images} photos ({len(result.skipped)} skipped)"
         )
-        click.echo(
+        say(
             f"embedded on {result.device} in {result.embed_s:.1f} s, "
             f"imprinted in {result.imprint_s:.2f} s"
         )
-        click.echo(f"next: edge-imprint export {out} --out MODEL.onnx")
+        say(f"next: edge-imprint export {out} --out MODEL.onnx")
 
 
 def _summary(result: Build) -> dict[str, object]:

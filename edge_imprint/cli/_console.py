@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,7 +24,7 @@ from rich.table import Table
 
 from edge_imprint.builder import Progress as Tell
 
-__all__ = ["FORCE", "note", "print_json", "progress", "table"]
+__all__ = ["FORCE", "note", "print_json", "progress", "say", "table"]
 
 _ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -34,9 +36,19 @@ def note(text: str) -> None:
     _ERR.print(text, markup=False)
 
 
+def say(text: str) -> None:
+    """Print a line on stdout; what it can't show (a file name of other bytes) is escaped."""
+    click.echo(_printable(text))
+
+
 def print_json(value: Any) -> None:
-    """Print one JSON object as one line on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, sort_keys=False))
+    """Print one JSON object as one line on stdout, in ASCII where stdout can't show it."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=False)
+    try:
+        text.encode(_encoding())
+    except UnicodeEncodeError:
+        text = json.dumps(value, sort_keys=False)
+    click.echo(text)
 
 
 @contextlib.contextmanager
@@ -69,9 +81,17 @@ def progress() -> Iterator[Tell]:
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, err: bool = False) -> None:
     """Print a table; numbers to the right."""
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=escape(_printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(cell.replace("[", r"\[") for cell in row))
     (_ERR if err else Console(highlight=False)).print(grid)
+
+
+def _printable(text: str) -> str:
+    return text.encode(_encoding(), "backslashreplace").decode(_encoding())
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"  # None: stdout is closed

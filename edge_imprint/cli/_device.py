@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from edge_imprint.cli._console import FORCE, note, print_json, progress, table
+from edge_imprint.cli._console import FORCE, note, print_json, progress, say, table
 from edge_imprint.photos import image_files
 from edge_imprint_runtime.bench import bench_model
 from edge_imprint_runtime.errors import (
@@ -62,7 +62,7 @@ def predict(
         if as_json:
             print_json({"path": str(file)} | asdict(answer))
         else:
-            click.echo(f"{file}: {answer.label!r} {answer.score:.4f}")
+            say(f"{file}: {answer.label!r} {answer.score:.4f}")
     if failed:
         raise UnreadableImageError(f"{failed} of {len(files)} photos could not be classified")
 
@@ -80,8 +80,8 @@ def inspect(model: str, as_json: bool) -> None:
     shown = ", ".join(repr(label) for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     for name, value in facts.items():
-        click.echo(f"{name:18} {value}")
-    click.echo(f"{'labels':18} {len(labels)}: {shown}{more}")
+        say(f"{name:18} {value}")
+    say(f"{'labels':18} {len(labels)}: {shown}{more}")
 
 
 @click.command()
@@ -139,7 +139,7 @@ def bench(
     ]
     table(f"{model} on {report['provider']}", columns, rows)
     if out is not None:
-        click.echo(f"report: {out}")
+        say(f"report: {out}")
 
 
 def _expanded(path: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import graph_for
-from edge_imprint.cli._console import FORCE, note, print_json, progress
+from edge_imprint.cli._console import FORCE, note, print_json, progress, say
 from edge_imprint.photos import image_files
 from edge_imprint_export import fuse, save
 from edge_imprint_export import verify as compare
@@ -54,8 +54,8 @@ def export(
     outputs = ("scores", "label", "embedding") if embedding else ("scores", "label")
     model = fuse(graph_for(loaded, weights=weights), loaded, input=input_form, outputs=outputs)
     path = save(model, out, force=force)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(loaded.labels)} classes")
-    click.echo(f"next: edge-imprint predict {path} PHOTO...   edge-imprint bench {path}")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(loaded.labels)} classes")
+    say(f"next: edge-imprint predict {path} PHOTO...   edge-imprint bench {path}")
 
 
 @click.command()
@@ -70,14 +70,12 @@ def verify(
 ) -> None:
     """Hold MODEL against its head: the same photos, once fused, once in plain numpy."""
     loaded, opened = Head.load(head), open_model(model, "cpu")
-    pixels = _pixels(Path(images), loaded)
-    result = compare(
-        opened, loaded, graph_for(loaded, weights=weights), pixels, tolerance=tolerance
-    )
+    graph = graph_for(loaded, weights=weights)  # refuses a head that names no backbone
+    result = compare(opened, loaded, graph, _pixels(Path(images), loaded), tolerance=tolerance)
     if as_json:
         print_json(asdict(result) | {"passed": result.passed})
     else:
-        click.echo(
+        say(
             f"{result.images} photos: {result.agreement:.2%} of labels agree "
             f"({result.ties} ties), scores differ by at most {result.max_difference:.2g}"
         )

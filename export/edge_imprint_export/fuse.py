@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from edge_imprint_export.graph import (
     EMBEDDING,
     PIXELS,
+    all_nodes,
     check_graph,
     default_opset,
     embedding_size,
@@ -144,10 +145,9 @@ def headless(model: onnx.ModelProto) -> onnx.ModelProto:
     if not made_by:
         raise BackboneMismatchError("the model has no embedding; export it with edge-imprint")
     # fuse appends the head's nodes, so all that follows belongs to it.
-    head_nodes = graph.node[made_by[0] + 1 :]
-    head_tensors = {name for node in head_nodes for name in node.input}
     del graph.node[made_by[0] + 1 :]
-    kept = [tensor for tensor in graph.initializer if tensor.name not in head_tensors]
+    used = {name for node in all_nodes(graph) for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:], graph.output[:]
     graph.initializer.extend(kept)
     graph.output.append(
@@ -234,7 +234,7 @@ def _open_to_uint8(model: onnx.ModelProto, preprocess: Preprocess) -> None:
 
 
 def _rename_input(model: onnx.ModelProto) -> None:
-    for node in model.graph.node:
+    for node in all_nodes(model.graph):
         for position, name in enumerate(node.input):
             if name == PIXELS:
                 node.input[position] = "images"

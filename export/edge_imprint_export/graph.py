@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, checker, compose, helper
+from onnx import TensorProto, checker, helper
 
 from edge_imprint_runtime.errors import BackboneExportError
 
 __all__ = [
     "EMBEDDING",
     "PIXELS",
+    "all_nodes",
     "check_graph",
     "default_opset",
     "embedding_size",
@@ -98,9 +99,8 @@ def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     """
     graph = model.graph
     _drop_notes(graph)
-    del graph.value_info[:]
     pixels, embedding = graph.input[0].name, graph.output[0].name
-    compose.add_prefix(model, "backbone/", inplace=True)
+    _add_prefix(graph, "backbone/")
     height, width = image_size(model)
     _rename(graph, {f"backbone/{pixels}": PIXELS, f"backbone/{embedding}": EMBEDDING})
     del graph.input[:], graph.output[:]
@@ -114,7 +114,9 @@ def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     del model.metadata_props[:]
     model.producer_name, model.producer_version = "edge-imprint", ""
     model.model_version, model.domain = 0, ""
-    model.ir_version = max(_IR_VERSION, helper.find_min_ir_version_for(model.opset_import))
+    # Unknown: the domains of other tools, such as ONNX Runtime's own com.microsoft.
+    demanded = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+    model.ir_version = max(_IR_VERSION, demanded)
     return model
 
 
@@ -131,8 +133,38 @@ def check_graph(model: onnx.ModelProto, where: str) -> None:
         raise BackboneExportError(f"{where} is not a valid ONNX model: {text}") from error
 
 
+def all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    """Yield a graph's nodes and those of the graphs inside them (If, Loop, Scan)."""
+    for part in _all_graphs(graph):
+        yield from part.node
+
+
+def _all_graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            inner = [attribute.g] if attribute.HasField("g") else []
+            for subgraph in (*inner, *attribute.graphs):
+                yield from _all_graphs(subgraph)
+
+
+def _add_prefix(graph: onnx.GraphProto, prefix: str) -> None:
+    # Not onnx.compose.add_prefix (1.23): inside an If or a Loop it renames what is made there,
+    # but not what is read from the graph around it.
+    for part in _all_graphs(graph):
+        for node in part.node:
+            node.name = node.name and prefix + node.name
+            for tensors in (node.input, node.output):
+                tensors[:] = [name and prefix + name for name in tensors]  # "": left out
+        for entries in (part.initializer, part.input, part.output):
+            for entry in entries:
+                entry.name = prefix + entry.name
+        for sparse in part.sparse_initializer:
+            sparse.values.name = prefix + sparse.values.name
+
+
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for node in _all_nodes(graph):
+    for node in all_nodes(graph):
         for tensors in (node.input, node.output):
             for position, tensor in enumerate(tensors):
                 if tensor in names:
@@ -140,20 +172,11 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def _drop_notes(graph: onnx.GraphProto) -> None:
-    for node in _all_nodes(graph):
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for entries in (graph.initializer, graph.input, graph.output):
-        for entry in entries:
-            entry.doc_string = ""
-            if hasattr(entry, "metadata_props"):
-                del entry.metadata_props[:]
-    del graph.metadata_props[:]
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(subgraph)
+    for part in _all_graphs(graph):
+        part.doc_string = ""
+        del part.value_info[:], part.metadata_props[:]
+        for entries in (part.node, part.initializer, part.input, part.output):
+            for entry in entries:
+                entry.doc_string = ""
+                if hasattr(entry, "metadata_props"):
+                    del entry.metadata_props[:]

@@ -76,7 +76,10 @@ def workshop(
             image.save(root / "photos" / label / f"{number}.png")
     (root / "tiny.onnx").write_bytes(tiny_backbone)
     made = Workshop(
-        root / "photos", f"onnx:{root}/tiny.onnx", root / "head.safetensors", root / "model.onnx"
+        root / "photos",
+        f"onnx:{root}/tiny.onnx",
+        root / "head.safetensors",
+        root / "model.onnx",
     )
     for arguments in (
         ("build", made.photos, "--backbone", made.backbone, "--out", made.head),

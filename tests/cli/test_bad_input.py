@@ -6,31 +6,18 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
+from edge_imprint.cli import main
 from edge_imprint_runtime import Head
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@dataclass
-class Bench:
-    """A folder of bad things beside the workshop's good ones; names are attributes."""
-
-    root: Path
-    good: Any
-    names: dict[str, object] = field(default_factory=dict)
-
-    def __getattr__(self, name: str) -> object:
-        return self.names[name]
 
 
 def with_metadata(model: Path, out: Path, **changes: str) -> Path:
@@ -68,7 +55,6 @@ def bad(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ob
     (root / "garbage").write_text("neither a model nor a head")
     (root / "nothing").touch()
     (root / "old").write_text("old")
-    Image.new("RGB", (30, 30), "gray").save(root / "grey.png")
     head, good = Head.load(workshop.head), workshop
     other = Head(-head.proxies, head.class_index, head.labels, backbone=head.backbone)
     named = Head(head.proxies, head.class_index, ["x", "y", "z"], backbone=head.backbone)
@@ -104,13 +90,21 @@ CASES = [
     ("build {long} --backbone demo --out {d}/out/h", 1, "there is no folder or CSV file"),
     # the backbone
     (BUILD + "--backbone timm/resnet81", 2, "; nearest: resnet18"),
-    (BUILD + "--backbone resnet18", 2, "use 'demo', 'timm/NAME' or 'onnx:FILE'; nearest: timm"),
+    (
+        BUILD + "--backbone resnet18",
+        2,
+        "use 'demo', 'timm/NAME' or 'onnx:FILE'; nearest: timm",
+    ),
     (BUILD + "--backbone onnx:{d}/gone.onnx", 1, "No such file"),
     (BUILD + "--backbone onnx:{d}/garbage", 1, "is not an ONNX model"),
     (BUILD + "--backbone onnx:{foreign}", 1, "it must take float32 (N, 3, H, W)"),
     (BUILD + "--weights {d}/garbage", 2, "brings its own weights; give none"),
     (BUILD + "--backbone timm/test_resnet", 1, "cannot get the pretrained weights"),
-    (BUILD + "--backbone timm/test_resnet --weights {d}/garbage", 1, "cannot read the weights"),
+    (
+        BUILD + "--backbone timm/test_resnet --weights {d}/garbage",
+        1,
+        "cannot read the weights",
+    ),
     (BUILD + "--backbone timm/test_resnet --weights {d}/gone", 1, "there is no weights file"),
     (BUILD + "--weights x --random-weights", 2, "not both"),
     # the options
@@ -123,7 +117,6 @@ CASES = [
     (BUILD + "--seed -1", 2, "random_state must be an integer >= 0"),
     (BUILD + "--recipe x", 2, "No such option '--recipe'"),
     ("build {photos} --out {d}/out/h", 2, "Missing option '--backbone'"),
-    ("", None, ""),
     # the output
     (BUILD + "--out {d}/old", 1, "exists already; pass --force to replace it"),
     (BUILD + "--out {d}/out", 1, "it is a folder; name a file in it"),
@@ -145,7 +138,7 @@ CASES = [
     ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
     ("verify {model} --head {other} --images {photos}", 1, "does not decide as its head"),
     ("verify {model} --head {named} --images {photos}", 1, "labels are not the head's"),
-    ("verify {model} --head {bare} --images {photos}", 1, "the head"),
+    ("verify {model} --head {bare} --images {photos}", 1, "the head does not say which"),
     ("verify {model} --head {head} --images {d}/empty", 1, "holds no readable images"),
     ("verify {model} --head {head} --images {d}/gone", 1, "{d}/gone"),
     # predict, inspect
@@ -191,9 +184,134 @@ CASES = [
 ]
 
 
-def snapshot(*folders: Path) -> dict[str, bytes]:
+PROGRESS = {"loading the backbone ...", "embedding ...", "imprinting ...", "reading ..."}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
     return {
         str(file): file.read_bytes() if file.is_file() else b"(folder)"
-        for folder in folders
-        for file in folder.rglob("*")
+        for file in sorted(folder.rglob("*"))
     }
+
+
+def filled(line: str, names: dict[str, object]) -> list[str]:
+    return [part.format(**names) for part in line.split()]
+
+
+@pytest.mark.parametrize(("line", "status", "said"), CASES)
+def test_one_line_and_no_file_changed(
+    line: str,
+    status: int,
+    said: str,
+    bad: dict[str, object],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # In this process, which has the libraries loaded already: 90 starts would take minutes.
+    # That the command does the same is for the test below.
+    root = Path(str(bad["d"]))
+    before = snapshot(root)
+    with pytest.raises(SystemExit) as stop:
+        main(filled(line, bad))
+    *steps, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("error: ")
+    assert said.format(**bad) in last
+    assert "unexpected" not in last
+    assert set(steps) <= PROGRESS
+    assert stop.value.code == status
+    assert snapshot(root) == before
+
+
+BY_THE_COMMAND = [
+    "build {d}/one --backbone demo --out {d}/out/h",
+    BUILD + "--proxies 0",
+    BUILD + "--out {d}/out",
+    "export {d}/garbage --out {d}/out/m",
+    "verify {model} --head {named} --images {photos}",
+    "predict {d}/garbage {photo}",
+    "inspect {foreign}",
+    "bench {model} --batch 0",
+    "imprint {photos}",
+]
+
+
+@pytest.mark.parametrize("line", BY_THE_COMMAND)
+def test_the_command_answers_the_same(line: str, run: Run, bad: dict[str, object]) -> None:
+    (want,) = [case for case in CASES if case[0] == line]
+    before = snapshot(Path(str(bad["d"])))
+    done = run(*filled(line, bad))
+    assert done.returncode == want[1]
+    assert done.stdout == ""
+    *steps, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert want[2].format(**bad) in last
+    assert set(steps) <= PROGRESS
+    assert snapshot(Path(str(bad["d"]))) == before
+
+
+def test_a_full_disk(run: Run, workshop: Any, tmp_path: Path) -> None:
+    # A limit on the size of files stands for the disk: the write stops in the middle.
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("old")
+    for out, arguments in (
+        (new, ["build", workshop.photos, "--backbone", workshop.backbone]),
+        (old, ["export", workshop.head, "--force"]),
+        (old, ["bench", workshop.model, "--iterations", 50, "--force"]),
+    ):
+        done = run(
+            *arguments,
+            "--out",
+            out,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700)),
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == f"error: cannot write {out}: file too large"
+        assert old.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "line"),
+    [
+        ("onnx", "demo", "export {head} --out {d}/out/m"),
+        ("onnx", "demo", "verify {model} --head {head} --images {photos}"),
+        ("onnxruntime", "cpu", "predict {model} {photo}"),
+        ("onnxruntime", "cpu", "bench {model}"),
+        ("sklearn", "demo", "build {photos} --backbone demo --out {d}/out/h"),
+        ("timm", "host", BUILD + "--backbone timm/resnet18"),
+    ],
+)
+def test_without_a_package(
+    package: str, extra: str, line: str, bad: dict[str, object]
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from edge_imprint.cli import main; main(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *filled(line, bad)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    name = {"sklearn": "scikit-learn"}.get(package, package)
+    said = done.stderr.splitlines()[-1]
+    assert said.endswith(
+        f" needs the package '{name}', which is not installed here; "
+        f"run: pip install 'edge-imprint[{extra}]'"
+    )
+
+
+def test_a_full_stdout(workshop: Any, command: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [command, "inspect", workshop.model],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: no space left on the device; free some and run it again\n"

@@ -215,23 +215,30 @@ def test_predict_answers_the_good_photos_among_bad_ones(
     ] * 2
 
 
-def test_predict_names_that_are_hard_to_print(
-    run: Run, workshop: Any, tmp_path: Path
+ODD_NAMES = ("größe", "日本", "two\nlines", "[bold]x", "[", os.fsdecode(b"caf\xe9"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_hard_to_print(
+    run: Run, workshop: Any, tmp_path: Path, encoding: str
 ) -> None:
-    odd = ["größe.png", "日本.png", "two\nlines.png", "[bold]x[/bold].png", os.fsdecode(b"\xe9.png")]
-    for name in odd:
-        shutil.copyfile(workshop.photos / "red" / "0.png", tmp_path / name)
-    for encoding in ("utf-8", "ascii"):
-        environment = {**os.environ, "PYTHONIOENCODING": encoding}
-        done = run(
-            "predict", workshop.model, tmp_path, "--json", env=environment, errors="surrogateescape"
-        )
-        assert done.returncode == 0, done.stderr
-        assert len(json_lines(done)) == len(odd)
-        done = run(
-            "predict", workshop.model, tmp_path, env=environment, errors="surrogateescape"
-        )
-        assert (done.returncode, done.stderr) == (0, "")
+    for name in ODD_NAMES:
+        shutil.copyfile(workshop.photos / "red" / "0.png", tmp_path / f"{name}.png")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = run("predict", workshop.model, tmp_path, "--json", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    files = {Path(answer["path"]).stem for answer in json_lines(done)}
+    assert files == set(ODD_NAMES)  # each names the file on disk again
+    done = run("predict", workshop.model, tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(": 'red' 1.0000\n") == len(ODD_NAMES)
+    (tmp_path / "[").mkdir()
+    odd = shutil.copyfile(workshop.model, tmp_path / "[" / "x]ö.onnx")
+    assert run("inspect", odd, env=environment).returncode == 0
+    done = run("bench", odd, "--iterations", 2, env=environment)
+    assert done.returncode == 0, done.stderr
+    shown = "ö" if encoding == "utf-8" else r"\xf6"
+    assert f"[/x]{shown}.onnxonCPU" in "".join(done.stdout.split())
 
 
 def test_predict_into_a_reader_that_goes_away(workshop: Any, command: Path) -> None:
@@ -266,7 +273,14 @@ def test_inspect_a_model_and_a_head(run: Run, workshop: Any) -> None:
 
 
 def test_verify(run: Run, workshop: Any) -> None:
-    arguments = ["verify", workshop.model, "--head", workshop.head, "--images", workshop.photos]
+    arguments = [
+        "verify",
+        workshop.model,
+        "--head",
+        workshop.head,
+        "--images",
+        workshop.photos,
+    ]
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("18 photos: 100.00% of labels agree (0 ties), scores differ")

@@ -133,6 +133,15 @@ def test_a_zero_embedding_scores_zero(tiny_backbone: bytes, tiny_info: BackboneI
     assert not label.any()
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-15])
+def test_a_norm_about_epsilon(
+    tiny_backbone: bytes, bare: OrtRunner, tiny_info: BackboneInfo, scale: float
+) -> None:
+    transform = scale * np.eye(8)
+    head = Head(np.eye(8), range(8), list("abcdefgh"), transform=transform, backbone=tiny_info)
+    check_against_oracle(tiny_backbone, bare, head, "uint8", random_pixels())
+
+
 @pytest.mark.parametrize(
     ("mean", "std"),
     [((0, 0, 0), (1, 1, 1)), ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0.1, 0.9, 0), (0.1, 1, 3))],
@@ -150,10 +159,10 @@ def test_every_normalization(
 
 
 def test_padding_repeats_a_classs_first_proxy() -> None:
-    proxies = np.arange(8, dtype=np.float32).reshape(4, 2)
-    head = Head(proxies, [0, 1, 1, 1], ["a", "b"])
+    proxies = np.arange(12, dtype=np.float32).reshape(6, 2)
+    head = Head(proxies, [0, 1, 1, 1, 2, 2], ["a", "b", "c"])
     assert slots_of(head) == 3
-    want = proxies[[0, 0, 0, 1, 2, 3]].T
+    want = proxies[[0, 0, 0, 1, 2, 3, 4, 5, 4]].T
     assert np.array_equal(padded_proxies(head), want)
 
 

@@ -44,7 +44,7 @@ def declared(values: object) -> list[tuple[str, int, list[str | int]]]:
 
 
 def with_opset(backbone: bytes, opset: int) -> onnx.ModelProto:
-    """Return the tiny backbone in another opset; its operators read the same in all of them."""
+    """Return the tiny backbone in another opset; its operators are the same in all of them."""
     model = parse(backbone, "tiny")
     model.opset_import[0].version = opset
     model.ir_version = max(8, helper.find_min_ir_version_for(model.opset_import))

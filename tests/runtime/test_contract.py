@@ -119,6 +119,11 @@ def test_metadata_are_spelled_as_documented() -> None:
     }
 
 
+def test_labels_are_spelled_as_they_are() -> None:
+    text = encode(dataclasses.replace(BARE_HEAD, labels=("dög", "😀", 'a"\n')))
+    assert text["edge_imprint.labels"] == '["dög","😀","a\\"\\n"]'
+
+
 def test_no_contract() -> None:
     for metadata in ({}, {"producer": "torch"}, {NOTE_PREFIX + "by": "me"}):
         with pytest.raises(NoContractError, match=r"m\.onnx carries no edge-imprint metadata"):

@@ -164,6 +164,28 @@ def test_a_killed_writer_leaves_one_whole_file(tmp_path: Path, kill_after: int) 
     assert data[0] >= kill_after - 1
 
 
+def test_a_reader_always_finds_a_whole_file(tmp_path: Path) -> None:
+    """It looks as often as it can while another process replaces the file 100 times."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(1_000_000))
+    code = (
+        "import sys\n"
+        "from edge_imprint_runtime.files import write_atomic\n"
+        "for count in range(100):\n"
+        "    write_atomic(sys.argv[1], bytes([count]) * 1_000_000, force=True)\n"
+    )
+    seen: set[bytes] = set()
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as writer:
+        while writer.poll() is None:
+            for _ in range(100):
+                assert os.stat(path).st_size == 1_000_000
+            data = path.read_bytes()
+            assert data == data[:1] * 1_000_000
+            seen.add(data[:1])
+    assert writer.returncode == 0
+    assert len(seen) > 1
+
+
 def test_an_interrupted_writer_cleans_up(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"

@@ -121,6 +121,11 @@ def test_a_zero_embedding_scores_zero() -> None:
     assert head.scores([[0, 0]]).tolist() == [[0.0, 0.0]]
 
 
+def test_an_embedding_near_zero_has_a_norm_down_to_epsilon() -> None:
+    head = Head([[1, 0], [0, 1]], [0, 1], ["a", "b"])
+    np.testing.assert_allclose(head.scores([[1e-9, 0], [0, 1e-15]]), [[1, 0], [0, 1e-3]])
+
+
 @pytest.mark.parametrize("block_bytes", [1, 100, 1_000])
 def test_blocks_change_nothing(
     make_head: MakeHead, monkeypatch: pytest.MonkeyPatch, block_bytes: int
