@@ -28,7 +28,7 @@ from edge_imprint_runtime.errors import (
 )
 from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.head import Head
-from edge_imprint_runtime.images import open_image, prepare
+from edge_imprint_runtime.images import photo_pixels
 
 __all__ = ["Build", "Embedded", "Progress", "build", "embed_photos"]
 
@@ -226,7 +226,7 @@ def _batches(
     rows: list[npt.NDArray[np.uint8]] = []
     for index, path in enumerate(paths):
         try:
-            rows.append(prepare(open_image(path), preprocess))
+            rows.append(photo_pixels(path, preprocess))
             indices.append(index)
         except (BrokenImageError, ImageTooLargeError, UnreadableImageError) as error:
             skipped.append(str(error))

@@ -37,7 +37,7 @@ from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.bench import bench_model
 from edge_imprint_runtime.errors import OutputWriteError
 from edge_imprint_runtime.files import write_atomic
-from edge_imprint_runtime.images import open_image, prepare
+from edge_imprint_runtime.images import photo_pixels
 from edge_imprint_runtime.model import Model, open_model
 
 __all__ = ["KS", "TASKS", "run_demo"]
@@ -169,7 +169,7 @@ def _export_and_verify(
     assert made.head.backbone is not None  # build always names it
     files = find_photos(folder / "photos" / "imprint").paths
     files += find_photos(folder / "photos" / "held_out").paths
-    pixels = np.stack([prepare(open_image(f), made.head.backbone.preprocess) for f in files])
+    pixels = np.stack([photo_pixels(f, made.head.backbone.preprocess) for f in files])
     result = verify(model, made.head, graph_for(made.head), pixels).require()
     return model, asdict(result) | {"export_s": export_s}
 

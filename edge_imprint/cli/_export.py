@@ -18,7 +18,7 @@ from edge_imprint_export import verify as compare
 from edge_imprint_runtime.errors import EdgeImprintError, NoImagesError
 from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.head import Head
-from edge_imprint_runtime.images import open_image, prepare
+from edge_imprint_runtime.images import photo_pixels
 from edge_imprint_runtime.model import open_model
 
 __all__ = ["export", "verify"]
@@ -89,7 +89,7 @@ def _pixels(folder: Path, head: Head) -> npt.NDArray[np.uint8]:
     with progress() as tell:
         for done, file in enumerate(files, 1):
             try:
-                rows.append(prepare(open_image(file), head.backbone.preprocess))
+                rows.append(photo_pixels(file, head.backbone.preprocess))
             except EdgeImprintError as error:
                 note(f"skipped: {error}")
             tell("reading", done, len(files))

@@ -86,9 +86,9 @@ def image_size(model: onnx.ModelProto) -> tuple[int, int]:
 def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     """Bring a backbone's graph into the house's form, in place.
 
-    Node notes of exporters go (they hold file names of the machine that exported), names get
-    the prefix ``backbone/`` so that nothing can clash, the batch is named N, and IR version
-    and producer are set by hand.
+    Node notes of exporters go (they hold file names of the machine that exported), and so do
+    nodes and weights that the embedding does not need; names get the prefix ``backbone/`` so
+    that nothing can clash, the batch is named N, and IR version and producer are set by hand.
 
     Args:
         model: One input, one output.
@@ -99,6 +99,7 @@ def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     """
     graph = model.graph
     _drop_notes(graph)
+    _drop_unused(graph)
     pixels, embedding = graph.input[0].name, graph.output[0].name
     _add_prefix(graph, "backbone/")
     height, width = image_size(model)
@@ -142,10 +143,16 @@ def all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
 def _all_graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            inner = [attribute.g] if attribute.HasField("g") else []
-            for subgraph in (*inner, *attribute.graphs):
-                yield from _all_graphs(subgraph)
+        for subgraph in _graphs_in(node):
+            yield from _all_graphs(subgraph)
+
+
+def _graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    graphs = []
+    for attribute in node.attribute:
+        graphs += [attribute.g] if attribute.HasField("g") else []
+        graphs += attribute.graphs
+    return graphs
 
 
 def _add_prefix(graph: onnx.GraphProto, prefix: str) -> None:
@@ -169,6 +176,22 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
             for position, tensor in enumerate(tensors):
                 if tensor in names:
                     tensors[position] = names[tensor]
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop what the first output does not need: a classifier behind it, say."""
+    needed = {graph.output[0].name}
+    kept = []
+    for node in reversed(graph.node):  # nodes are in topological order
+        if needed.intersection(node.output):
+            kept.append(node)
+            inside = [inner for part in _graphs_in(node) for inner in all_nodes(part)]
+            needed.update(name for user in (node, *inside) for name in user.input)
+            needed.update(value.name for part in _graphs_in(node) for value in part.output)
+    constants = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(constants)
 
 
 def _drop_notes(graph: onnx.GraphProto) -> None:

@@ -34,9 +34,10 @@ class Verification:
         images: How many images were compared.
         agreement: Share of equal labels, ties aside.
         ties: Images whose label differs while the two scores lie within the tolerance.
-        max_difference: Largest |score - oracle score|.
+        max_difference: Largest |score - oracle score|, relative to the largest |oracle score|
+            where that is above 1 (it is not where scores are cosines).
         mean_difference: Mean of it.
-        tolerance: What it may be at most.
+        tolerance: What ``max_difference`` may be.
     """
 
     images: int
@@ -82,7 +83,7 @@ def verify(
         head: The head that it was fused from.
         backbone_onnx: The bare backbone graph.
         pixels: (N, H, W, 3) uint8 RGB at the network's size, N >= 1.
-        tolerance: Largest |score difference| that passes.
+        tolerance: Largest difference that passes; see `Verification.max_difference`.
 
     Returns:
         What was found; call ``require()`` to raise where it did not pass.
@@ -126,12 +127,14 @@ def compare(
     Returns:
         What was found.
     """
-    difference = np.abs(scores.astype(np.float64) - oracle)
+    # float32 is exact to a share of a number, not to a distance.
+    scale = max(1.0, float(np.abs(oracle).max()))
+    difference = np.abs(scores.astype(np.float64) - oracle) / scale
     row = np.arange(len(oracle))
     best = oracle.argmax(axis=1)
     wrong = labels != best
     # Two classes nearer to each other than the arithmetic is exact: either answer is right.
-    tie = wrong & (oracle[row, best] - oracle[row, labels] <= tolerance)
+    tie = wrong & (oracle[row, best] - oracle[row, labels] <= tolerance * scale)
     return Verification(
         images=len(oracle),
         agreement=float(1 - (wrong & ~tie).mean()),

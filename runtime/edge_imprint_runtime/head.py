@@ -123,6 +123,7 @@ class Head:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self._check_map()
+        _ = self.contract  # recipe and embedding size are checked there
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(
@@ -319,7 +320,10 @@ def _check_classes(index: npt.NDArray[np.generic], classes: int) -> None:
 
 
 def _floats(name: str, values: npt.ArrayLike, ndim: int) -> Float32:
-    given = np.asarray(values)
+    try:
+        given = np.asarray(values)
+    except ValueError as error:  # rows of unequal length
+        raise HeadValueError(f"{name} must be one array of numbers: {error}") from error
     if given.ndim != ndim or not given.size or given.dtype.kind not in "fiu":
         raise HeadValueError(
             f"{name} must be numbers in {ndim} dimensions, "

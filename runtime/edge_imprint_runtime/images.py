@@ -18,7 +18,7 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 
-__all__ = ["MAX_IMAGE_PIXELS", "normalize", "open_image", "prepare"]
+__all__ = ["MAX_IMAGE_PIXELS", "normalize", "open_image", "photo_pixels", "prepare"]
 
 # 179 megapixels, where Pillow itself gives up: more is a decompression bomb, not a photo.
 MAX_IMAGE_PIXELS = 178_956_970
@@ -78,6 +78,10 @@ def _decode(image: Image.Image, name: Path) -> Image.Image:
     if pixels > MAX_IMAGE_PIXELS:
         raise ImageTooLargeError(_too_large(name, f"{pixels:,}"))
     image.load()
+    return _to_rgb(image, str(name))
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         raise BrokenImageError(
             f"the image {name} holds floating-point pixels of no stated range; "
@@ -96,12 +100,35 @@ def _decode(image: Image.Image, name: Path) -> Image.Image:
     return upright.convert("RGB")
 
 
-def prepare(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]:
+def photo_pixels(
+    photo: str | os.PathLike[str] | Image.Image, preprocess: Preprocess
+) -> npt.NDArray[np.uint8]:
+    """Make a photo of any common kind ready for the network.
+
+    Args:
+        photo: A path, or a Pillow image, which is converted as `open_image` converts files.
+        preprocess: The steps.
+
+    Returns:
+        (H, W, 3) uint8 RGB at the network's size.
+
+    Raises:
+        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
+    """
+    if isinstance(photo, Image.Image):
+        return prepare(_to_rgb(photo, "given"), preprocess)
+    return prepare(open_image(photo), preprocess, name=os.fspath(photo))
+
+
+def prepare(
+    image: Image.Image, preprocess: Preprocess, *, name: str = "given"
+) -> npt.NDArray[np.uint8]:
     """Resize and cut a photo to the network's size, as timm's evaluation transform does.
 
     Args:
         image: An RGB image of any size.
         preprocess: The steps.
+        name: The image's name, for messages.
 
     Returns:
         (H, W, 3) uint8 RGB at the network's size.
@@ -114,7 +141,7 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> npt.NDArray[np.uint8]
     size = _resized(image.height, image.width, p)
     if size[0] * size[1] > max(MAX_IMAGE_PIXELS, p.resize_height * p.resize_width):
         raise ImageTooLargeError(
-            f"a photo of {image.width} x {image.height} pixels is too thin a strip: resized, "
+            f"the image {name} of {image.width} x {image.height} pixels is too thin: resized, "
             f"it would have {size[1]:,} x {size[0]:,} pixels; cut it or take it out"
         )
     if size != (image.height, image.width):

@@ -23,7 +23,7 @@ from edge_imprint_runtime.errors import (
     OutputMissingError,
     ParameterError,
 )
-from edge_imprint_runtime.images import normalize, open_image, prepare
+from edge_imprint_runtime.images import normalize, photo_pixels
 
 __all__ = ["Model", "Photo", "Prediction", "Predictions", "open_model"]
 
@@ -130,8 +130,7 @@ class Model:
                     f"a photo must be a path or a Pillow image, got {type(photo).__name__}; "
                     "give arrays as one array, stacked"
                 )
-            image = photo if isinstance(photo, Image.Image) else open_image(photo)
-            row[:] = prepare(image.convert("RGB"), p)
+            row[:] = photo_pixels(photo, p)
         return pixels if self._graph.input == "uint8" else normalize(pixels, p)
 
     def predict(

@@ -208,3 +208,18 @@ def test_other_domains_are_kept(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     found = read_backbone(write(tmp_path / "m.onnx", model))
     assert run(found, FLOATS).shape == (3, 8)
+
+
+def test_what_the_embedding_does_not_need_goes(tmp_path: Path) -> None:
+    """A second output, such as a classifier's, costs a device nothing."""
+    model = user_model()
+    weights = np.ones((8, 1000), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "classifier"))
+    model.graph.node.append(helper.make_node("MatMul", ["features", "classifier"], ["logits"]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 1000])
+    )
+    (tmp_path / "two.onnx").write_bytes(to_bytes(model))
+    (tmp_path / "one.onnx").write_bytes(to_bytes(user_model()))
+    two, one = read_backbone(tmp_path / "two.onnx"), read_backbone(tmp_path / "one.onnx")
+    assert to_bytes(two) == to_bytes(one)

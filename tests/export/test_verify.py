@@ -153,3 +153,19 @@ def test_passed_needs_both() -> None:
     assert not dataclasses.replace(good, max_difference=1e-3).passed
     with pytest.raises(VerificationError, match=r"90\.00% of 10 labels agree"):
         dataclasses.replace(good, agreement=0.9).require()
+
+
+def test_large_scores_are_compared_by_their_share(
+    tmp_path: Path, tiny_backbone: bytes, make_head: MakeHead
+) -> None:
+    """Unnormalised scores in the thousands are exact to a share, not to 1e-4."""
+    small = make_head(5, 3, norm="none")
+    proxies, index, info = small.proxies * 1e6, small.class_index, small.backbone
+    head = Head(proxies, index, small.labels, small.rule, backbone=info)
+    model = open_model(save(fuse(tiny_backbone, head), tmp_path / "m.onnx"))
+    assert np.abs(model.predict(PIXELS).scores).max() > 1e4
+    assert verify(model, head, tiny_backbone, PIXELS).passed
+    off = np.full((1, 2), 2000.0, np.float32)
+    found = compare(off + np.float32([[0.0, 1.0]]), np.array([1], np.int32), off)
+    assert found.max_difference == pytest.approx(1 / 2000)
+    assert not found.passed

@@ -259,3 +259,10 @@ def test_a_copy_is_equal_and_as_immutable(
     assert np.array_equal(same.scores(rows), head.scores(rows))
     with pytest.raises(ValueError, match="read-only"):
         same.proxies[0, 0] = 1
+
+
+def test_what_could_not_be_saved_is_refused_at_once() -> None:
+    with pytest.raises(ContractValueError, match="recipe must be 1 to 4096 bytes"):
+        Head([[1.0], [2.0]], [0, 1], ["a", "b"], recipe="")
+    with pytest.raises(HeadValueError, match="proxies must be one array of numbers"):
+        Head([[1.0], [2.0, 3.0]], [0, 1], ["a", "b"])  # type: ignore[list-item]

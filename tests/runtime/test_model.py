@@ -260,3 +260,19 @@ def test_a_graph_without_an_output(edited: Callable[[Edit], Path], name: str) ->
 
     with pytest.raises(ModelFileError, match=f"no output '{name}'"):
         open_model(edited(drop))
+
+
+def test_a_pillow_image_is_treated_as_its_file(model: Model, tmp_path: Path) -> None:
+    """Transparency, 16 bits and EXIF rotation: the answer is that for the path."""
+    rng = np.random.default_rng(3)
+    rgba = Image.fromarray(rng.integers(0, 256, (24, 40, 4), np.uint8), "RGBA")
+    rgba.save(tmp_path / "rgba.png")
+    deep = rng.integers(0, 65536, (24, 40)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    turned, exif = Image.fromarray(rng.integers(0, 256, (24, 40, 3), np.uint8)), Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    for name in ("rgba.png", "deep.png", "turned.png"):
+        with Image.open(tmp_path / name) as image:
+            opened = model.prepare([image])
+        assert np.array_equal(opened, model.prepare([tmp_path / name])), name
