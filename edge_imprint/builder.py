@@ -36,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 """Told (step, done, total) now and then."""
 
 _BATCH = 32
+_MAX_VALUE = 1e16
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,13 @@ def build(
     try:
         from edge_imprint.classifier import ImprintClassifier
     except ImportError as error:
-        raise MissingPackageError("scikit-learn", "imprinting", "host") from error
+        raise MissingPackageError("scikit-learn", "imprinting", "demo") from error
     classifier = ImprintClassifier(generation, proxies, random_state=random_state)
     classifier._check_parameters()  # before the long work, not after it
     if not 0 <= max_broken <= 1:
         raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
+    if not isinstance(backbone, str) and (weights is not None or random_weights):
+        raise ParameterError("a loaded backbone has its weights; give none")
     check_device(device)
     target = None if out is None else check_output(out, force=force)
     photos = find_photos(data)
@@ -236,11 +239,12 @@ def _batches(
 
 
 def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> None:
-    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    # Above this the float32 square overflows, and the norm with it.
+    finite = np.asarray((np.abs(rows) < _MAX_VALUE).all(axis=1))  # False for NaN too
     good = np.asarray(finite & rows.any(axis=1))
     if not good.all():
         first = int(np.argmin(good))
-        what = "zero" if finite[first] else "NaN or infinite"
+        what = "zero" if finite[first] else "NaN, infinite or too large"
         raise EmbeddingError(
             f"the backbone's embedding of {paths[first]} is {what}; "
             "check the backbone's weights, or take the photo out"

@@ -156,7 +156,6 @@ def test_force_replaces(run: Run, workshop: Any, tmp_path: Path) -> None:
     for arguments in (
         ["build", workshop.photos, "--backbone", workshop.backbone],
         ["export", workshop.head],
-        ["bench", workshop.model, "--iterations", 3],
     ):
         out.write_text("old")
         done = run(*arguments, "--out", out)

@@ -162,7 +162,12 @@ def one_layer(tmp_path: Path, weight: float, bias: float) -> str:
 
 @pytest.mark.parametrize(
     ("weight", "what"),
-    [(0.0, "zero"), (float("nan"), "NaN or infinite"), (3e38, "NaN or infinite")],
+    [
+        (0.0, "zero"),
+        (float("nan"), "NaN, infinite or too large"),
+        (3e38, "NaN, infinite or too large"),
+        (1e20, "NaN, infinite or too large"),  # finite, but its norm overflows
+    ],
 )
 def test_a_backbone_of_useless_weights(
     photos_folder: Path, tmp_path: Path, weight: float, what: str

@@ -189,3 +189,8 @@ def test_parameters_are_refused_before_the_photos_are_looked_for(
     assert str(caught.value) == said
     with pytest.raises(UnsupportedOptionError, match=r"^generation='fps' is not available"):
         build("no such folder", backbone="no such backbone", generation="fps")
+
+
+def test_a_loaded_backbone_takes_no_weights(photos_folder: Path, network: Backbone) -> None:
+    with pytest.raises(ParameterError, match="a loaded backbone has its weights; give none"):
+        build(photos_folder, backbone=network, random_weights=True)
