@@ -123,7 +123,7 @@ def build(
     except ImportError as error:
         raise MissingPackageError("scikit-learn", "imprinting", "demo") from error
     classifier = ImprintClassifier(generation, proxies, random_state=random_state)
-    classifier._check_parameters()  # before the long work, not after it
+    classifier.check_parameters()  # before the long work, not after it
     if not 0 <= max_broken <= 1:
         raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
     if not isinstance(backbone, str) and (weights is not None or random_weights):

@@ -96,7 +96,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             TooFewClassesError: Fewer than two classes.
             ValueError: X or y have the wrong shape, or hold NaN or infinity (scikit-learn's).
         """
-        rule = self._check_parameters()
+        rule = self.check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float32)  # noqa: N806
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
@@ -158,7 +158,16 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self.head_.scores(validate_data(self, X, dtype=np.float32, reset=False))
 
-    def _check_parameters(self) -> Rule:
+    def check_parameters(self) -> Rule:
+        """Check the parameters, as `fit` does first.
+
+        Returns:
+            The rule that they amount to.
+
+        Raises:
+            ParameterError: A parameter is outside its range.
+            UnsupportedOptionError: A parameter's value is not in this release.
+        """
         later = ("kmedoids", "fps", "cov_max", "least_squares")
         check_choice("generation", self.generation, ("mean", "kmeans", "random", "all"), later)
         check_choice("pre_norm", self.pre_norm, ("none", "l2"), ("whiten",))

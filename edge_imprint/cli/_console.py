@@ -72,7 +72,7 @@ def progress() -> Iterator[Tell]:
                 tasks[step] = bars.add_task(step, total=total)
                 if not _ERR.is_terminal:
                     note(f"{step} ...")
-            bars.update(tasks[step], completed=done)
+            bars.update(tasks[step], completed=done, total=total)
 
         yield tell
         for task in tasks.values():  # all went well, so the last step is over too
