@@ -139,6 +139,7 @@ def build(
         else backbone
     )
     embedder, runs_on = pick_embedder(network, device)
+    _ = network.onnx  # now in the cache also where torch embeds, so that export needs no torch
     start = time.perf_counter()
     embedded = embed_photos(
         photos, embedder, network.info.preprocess, max_broken=max_broken, progress=progress
