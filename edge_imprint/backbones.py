@@ -91,7 +91,7 @@ def load_backbone(
     if name != "demo" and not name.startswith("onnx:"):
         raise BackboneNotFoundError(
             f"there is no backbone {name!r}; use 'demo', 'timm/NAME' or 'onnx:FILE'"
-            + _suggestion(name)
+            + (f"; nearest: onnx:{name}" if name.endswith(".onnx") else _suggestion(name))
         )
     if weights is not None or random_weights:
         raise ParameterError(f"the backbone {name} brings its own weights; give none")
@@ -107,7 +107,12 @@ def load_backbone(
     return replace(backbone, info=replace(backbone.info, preprocess=preprocess))
 
 
-def graph_for(head: Head, *, weights: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
+def graph_for(
+    head: Head,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    backbone: str | None = None,
+) -> onnx.ModelProto:
     """Get the graph of the backbone that a head was made with.
 
     From the cache where it is there, which needs no torch; else the backbone is loaded anew.
@@ -115,6 +120,7 @@ def graph_for(head: Head, *, weights: str | os.PathLike[str] | None = None) -> o
     Args:
         head: A head that names its backbone.
         weights: The file that the head was built with, where it was one.
+        backbone: Where the backbone is now, if not where it was: ``onnx:FILE``.
 
     Returns:
         The backbone graph.
@@ -132,28 +138,33 @@ def graph_for(head: Head, *, weights: str | os.PathLike[str] | None = None) -> o
             "the head does not say which backbone it belongs to; "
             "make it with edge-imprint build"
         )
+    kind = info.weights.partition(":")[0]
+    if weights is not None and kind != "file":
+        raise ParameterError(
+            f"the head was built with the {info.weights} weights of {info.name}; "
+            "give no weights file"
+        )
     found = lookup(info)
     if found is not None:
         return found
-    kind = info.weights.partition(":")[0]
     if kind == "file" and weights is None:
         raise WeightsError(
             f"the head was built with the weights {info.weights[5:]!r}, which are no longer "
             "cached; pass --weights FILE"
         )
-    backbone = load_backbone(
-        info.name,
+    loaded = load_backbone(
+        backbone or info.name,
         weights=weights,
         random_weights=kind == "random",
         preprocess=info.preprocess if info.name.startswith("timm/") else None,
     )
-    if backbone.info.digest != info.digest:
+    if loaded.info.digest != info.digest:
         raise BackboneMismatchError(
             f"the backbone {info.name} at hand has other weights than the head was built with "
-            f"(digest {backbone.info.digest[:12]}, the head says {info.digest[:12]}); "
+            f"(digest {loaded.info.digest[:12]}, the head says {info.digest[:12]}); "
             "build the head again"
         )
-    return replace(backbone, info=info).onnx
+    return replace(loaded, info=info).onnx
 
 
 def _demo() -> Backbone:
@@ -191,7 +202,7 @@ def _onnx(file: Path) -> Backbone:
     )
     # The tidied graph, not the file: external weights count, notes and producers don't.
     digest = hashlib.sha256(graphs.to_bytes(graph)).hexdigest()
-    info = BackboneInfo(f"onnx:{file}", "packaged", digest, preprocess)
+    info = BackboneInfo(f"onnx:{file}", "own", digest, preprocess)
     return Backbone(info, lambda: graph)
 
 

@@ -16,6 +16,7 @@ from edge_imprint.backbones import Backbone, load_backbone
 from edge_imprint.embed import Embedder, check_device, pick_embedder
 from edge_imprint.photos import Photos, find_photos
 from edge_imprint_runtime.contract import Preprocess
+from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     EmbeddingError,
@@ -64,6 +65,7 @@ class Build:
         head: The head.
         path: The file it was written to, or None.
         images: Photos that were used.
+        images_by_class: How many of each class.
         skipped: The broken photos, each as one sentence.
         notes: What a user should know: small classes, files ignored.
         device: Where it was embedded: ``cpu`` or ``cuda``.
@@ -74,6 +76,7 @@ class Build:
     head: Head
     path: Path | None
     images: int
+    images_by_class: dict[str, int]
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     device: str
@@ -91,6 +94,7 @@ def build(
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     device: str = "auto",
+    preprocess: Preprocess | None = None,
     max_broken: float = 0.05,
     random_state: int = 0,
     force: bool = False,
@@ -107,6 +111,7 @@ def build(
         weights: As in `load_backbone`.
         random_weights: As in `load_backbone`.
         device: ``auto``, ``cpu`` or ``cuda``.
+        preprocess: As in `load_backbone`.
         max_broken: Share of broken photos (0..1) above which the build stops.
         random_state: Seed.
         force: Whether an existing file may be replaced.
@@ -126,15 +131,19 @@ def build(
     classifier.check_parameters()  # before the long work, not after it
     if not 0 <= max_broken <= 1:
         raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
-    if not isinstance(backbone, str) and (weights is not None or random_weights):
-        raise ParameterError("a loaded backbone has its weights; give none")
+    if not isinstance(backbone, str) and (weights or random_weights or preprocess):
+        raise ParameterError("a loaded backbone has its weights and preprocessing; give none")
     check_device(device)
-    target = None if out is None else check_output(out, force=force)
+    named = backbone if isinstance(backbone, str) else backbone.info.name
+    inputs = [data, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
+    target = None if out is None else check_output(out, force=force, inputs=inputs)
     photos = find_photos(data)
     if progress is not None:
         progress("loading the backbone", 0, 1)
     network = (
-        load_backbone(backbone, weights=weights, random_weights=random_weights)
+        load_backbone(
+            backbone, weights=weights, random_weights=random_weights, preprocess=preprocess
+        )
         if isinstance(backbone, str)
         else backbone
     )
@@ -163,8 +172,15 @@ def build(
         head=head,
         path=target,
         images=len(embedded.kept),
+        images_by_class={
+            label: int((embedded.class_index == c).sum())
+            for c, label in enumerate(photos.labels)
+        },
         skipped=embedded.skipped,
-        notes=tuple(_notes(photos, embedded, classifier.generation, proxies)),
+        notes=(
+            *_notes(photos, embedded, classifier.generation, proxies),
+            *(_assumed(network) if isinstance(backbone, str) and not preprocess else ()),
+        ),
         device=runs_on,
         embed_s=embedded_at - start,
         imprint_s=time.perf_counter() - embedded_at,
@@ -253,6 +269,7 @@ def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> N
 
 
 def _notes(photos: Photos, embedded: Embedded, generation: str, proxies: int) -> Iterator[str]:
+    yield from photos.notes
     if photos.ignored_files:
         yield f"{photos.ignored_files} files are no images and were ignored"
     counts = np.bincount(embedded.class_index, minlength=len(photos.labels))
@@ -263,4 +280,13 @@ def _notes(photos: Photos, embedded: Embedded, generation: str, proxies: int) ->
         yield (
             f"fewer photos than {proxies} proxies in {names}{more}: "
             "each photo becomes a proxy there"
+        )
+
+
+def _assumed(backbone: Backbone) -> Iterator[str]:
+    if backbone.info.weights == "own":
+        line = format_preprocess(backbone.info.preprocess)
+        yield (
+            f"an ONNX file does not say how photos are prepared for it; assumed: {line} "
+            "(give another with --preprocess)"
         )

@@ -35,7 +35,7 @@ from edge_imprint_export import fuse, headless, save, verify
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.bench import bench_model
-from edge_imprint_runtime.errors import OutputWriteError
+from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 from edge_imprint_runtime.files import write_atomic
 from edge_imprint_runtime.images import photo_pixels
 from edge_imprint_runtime.model import Model, open_model
@@ -44,6 +44,7 @@ __all__ = ["KS", "TASKS", "run_demo"]
 
 SCHEMA = "edge-imprint.demo/1"
 HELD_OUT = 697
+_FILES = {"photos", "digits.imprint", "digits.onnx", "report.html", "report.json"}
 K = 20
 KS = (1, 2, 5, 10, 20, 50)
 
@@ -76,11 +77,13 @@ def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
 
     Raises:
         ImportError: scikit-learn, onnx, onnxruntime or matplotlib is not installed.
+        OutputExistsError: The folder holds files that no demo made.
         OutputWriteError: The folder can't be written.
         VerificationError: The fused model does not decide as its head.
     """
     begin = time.perf_counter()
     folder = Path(out)
+    _check_folder(folder)
     _write_digits(folder / "photos", progress)
     made = build(
         folder / "photos" / "imprint",
@@ -132,6 +135,18 @@ def task_labels(task: str, digit: Int64) -> Int64:
         (N,) 0..C-1.
     """
     return digit % TASKS[task]
+
+
+def _check_folder(folder: Path) -> None:
+    """Replace what an earlier demo left, and nothing else."""
+    if not folder.is_dir():
+        return
+    found = {entry.name for entry in folder.iterdir()}
+    if found and not {"photos"} <= found <= _FILES:
+        raise OutputExistsError(
+            f"{folder} holds other files than a demo's ({sorted(found)[0]}); "
+            "name an empty or new folder with --out"
+        )
 
 
 def _write_digits(folder: Path, progress: Progress) -> None:

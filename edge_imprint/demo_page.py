@@ -167,7 +167,7 @@ def _draw_methods(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
         bars = axes.bar(places, values, width * 0.92, color=colors[method], label=method)
         axes.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=8, padding=1)
     axes.set_xticks(range(len(tasks)), tasks)
-    axes.set(ylabel="accuracy, %", ylim=(60, 112), yticks=range(60, 101, 10))
+    axes.set(ylabel="accuracy, %", ylim=(0, 116), yticks=range(0, 101, 20))
     axes.legend(frameon=False, loc="upper center", ncols=len(methods), fontsize=8.5)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_imprint_runtime.contract.spec import check_labels
 from edge_imprint_runtime.errors import ManifestError, NoImagesError, TooFewClassesError
 
-__all__ = ["SUFFIXES", "Photos", "find_photos", "image_files"]
+__all__ = ["SUFFIXES", "Photos", "expand_photos", "find_photos", "image_files"]
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
@@ -29,12 +29,14 @@ class Photos:
         class_index: N positions in ``labels``.
         labels: The class names, sorted.
         ignored_files: How many other files lay among them.
+        notes: What a user should know of how the folder was read, each a sentence.
     """
 
     paths: tuple[Path, ...]
     class_index: tuple[int, ...]
     labels: tuple[str, ...]
     ignored_files: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def find_photos(data: str | os.PathLike[str]) -> Photos:
@@ -55,14 +57,17 @@ def find_photos(data: str | os.PathLike[str]) -> Photos:
         ContractValueError: A class name can't be a label.
     """
     root = Path(data)
+    ignored, notes = 0, list[str]()
     if os.path.isdir(root):  # unlike Path's, it takes names that no file can have
-        pairs, ignored = _from_folder(root)
+        pairs, ignored = _from_folder(root, notes)
     elif os.path.isfile(root):
-        pairs, ignored = _from_csv(root), 0
+        pairs = _from_csv(root)
     else:
         raise NoImagesError(
             f"there is no folder or CSV file {root}; name a folder with one subfolder a class"
         )
+    if not pairs and os.path.isfile(root):
+        raise NoImagesError(f"{root} lists no photos; add a line path,label for each")
     if not pairs:
         raise NoImagesError(
             f"{root} holds no images ({_suffix_list()}) in class subfolders; "
@@ -81,6 +86,7 @@ def find_photos(data: str | os.PathLike[str]) -> Photos:
         tuple(position[label] for _, label in pairs),
         labels,
         ignored,
+        tuple(notes),
     )
 
 
@@ -96,24 +102,61 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
     """
     found, others = [], 0
     for file in _walk(folder, set()):
-        # A Mac writes a ._name beside each name on foreign disks; it is no image.
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith("._"):
+        if _is_image(file):
             found.append(file)
         else:
             others += 1
     return sorted(found, key=os.fsencode), others
 
 
-def _from_folder(root: Path) -> tuple[list[tuple[Path, str]], int]:
-    pairs, ignored = [], 0
+def expand_photos(path: Path) -> list[Path]:
+    """List the photos that a path stands for: itself, or those of a folder.
+
+    Raises:
+        NoImagesError: It is a folder without images.
+    """
+    if not os.path.isdir(path):  # unlike Path's, it takes names that no file can have
+        return [path]
+    files, _ = image_files(path)
+    if not files:
+        raise NoImagesError(f"{path} holds no images; name photos, or a folder of photos")
+    return files
+
+
+def _from_folder(root: Path, notes: list[str]) -> tuple[list[tuple[Path, str]], int]:
+    pairs: list[tuple[Path, str]] = []
+    ignored, outside, empty, nested = 0, 0, list[str](), True
     for entry in sorted(_listing(root), key=lambda entry: os.fsencode(entry.name)):
+        path = Path(entry.path)
         if not _is_folder(entry):
-            ignored += 1
+            outside += _is_image(path)
+            ignored += not _is_image(path)
         elif not entry.name.startswith("."):
-            found, others = image_files(Path(entry.path))
-            pairs += [(path, entry.name) for path in found]
+            found, others = image_files(path)
+            pairs += [(file, entry.name) for file in found]
             ignored += others
+            empty += [] if found else [entry.name]
+            # Each class's photos in at least two subfolders: train/apple, train/pear, test/...
+            nested &= len({file.relative_to(path).parts[0] for file in found}) > 1 and not any(
+                file.parent == path for file in found
+            )
+    if outside:
+        notes.append(f"{outside} images lie outside the class folders and were left out")
+    if empty:
+        names = ", ".join(repr(name) for name in empty[:5])
+        notes.append(f"no class, for want of images of a known kind: {names}")
+    if nested and pairs:
+        names = ", ".join(repr(name) for name in sorted({label for _, label in pairs})[:5])
+        notes.append(
+            f"the classes are {names}, whose photos lie in subfolders; if those are the "
+            f"classes, name one of these folders instead of {root}"
+        )
     return pairs, ignored
+
+
+def _is_image(file: Path) -> bool:
+    # A Mac writes a ._name beside each name on foreign disks; it is no image.
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith("._")
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
@@ -153,7 +196,8 @@ def _from_csv(manifest: Path) -> list[tuple[Path, str]]:
             rows = csv.DictReader(file, strict=True)
             if not {"path", "label"} <= set(rows.fieldnames or ()):
                 raise ManifestError(
-                    f"{manifest} must begin with a line that names the columns path,label"
+                    f"{manifest} must begin with a line that names the columns path,label, "
+                    "with a comma between them"
                 )
             pairs = []
             for row in rows:
@@ -166,7 +210,10 @@ def _from_csv(manifest: Path) -> list[tuple[Path, str]]:
             return pairs
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ManifestError(f"cannot read {manifest} as CSV in UTF-8: {reason}") from error
+        raise ManifestError(
+            f"cannot read {manifest} as CSV in UTF-8: {reason}; "
+            "give a CSV file, or a folder (unpacked, if this is an archive)"
+        ) from error
 
 
 def _suffix_list() -> str:

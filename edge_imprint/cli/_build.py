@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
-from edge_imprint.cli._console import FORCE, note, print_json, progress, say
+from edge_imprint.cli._console import FORCE, command_name, note, print_json, progress, say
+from edge_imprint_runtime.contract.codec import parse_preprocess
 
 __all__ = ["build"]
 
@@ -27,6 +30,9 @@ _SHOWN = 10
 )
 @click.option("--weights", type=click.Path(), help="A local safetensors file or checkpoint.")
 @click.option("--random-weights", is_flag=True, help="Try without pretrained weights.")
+@click.option(
+    "--preprocess", help="Instead of the backbone's own: a line as 'inspect' prints it."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option(
     "--max-broken",
@@ -45,6 +51,7 @@ def build(
     generation: str,
     weights: str | None,
     random_weights: bool,
+    preprocess: str | None,
     device: str,
     max_broken: float,
     seed: int,
@@ -64,6 +71,7 @@ def build(
             generation=generation,
             weights=weights,
             random_weights=random_weights,
+            preprocess=None if preprocess is None else parse_preprocess(preprocess),
             device=device,
             max_broken=max_broken,
             random_state=seed,
@@ -88,7 +96,7 @@ def build(
             f"embedded on {result.device} in {result.embed_s:.1f} s, "
             f"imprinted in {result.imprint_s:.2f} s"
         )
-        say(f"next: edge-imprint export {out} --out MODEL.onnx")
+        say(f"next: {command_name()} export {shlex.quote(out)} --out MODEL.onnx")
 
 
 def _summary(result: Build) -> dict[str, object]:
@@ -103,6 +111,7 @@ def _summary(result: Build) -> dict[str, object]:
         "backbone": head.backbone.name,
         "backbone_weights": head.backbone.weights,
         "images": result.images,
+        "images_by_class": result.images_by_class,
         "skipped": list(result.skipped),
         "notes": list(result.notes),
         "device": result.device,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +26,16 @@ from rich.table import Table
 
 from edge_imprint.builder import Progress as Tell
 
-__all__ = ["FORCE", "note", "print_json", "progress", "say", "table"]
+__all__ = [
+    "FORCE",
+    "command_name",
+    "note",
+    "print_json",
+    "progress",
+    "say",
+    "size_text",
+    "table",
+]
 
 _ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -39,6 +50,18 @@ def note(text: str) -> None:
 def say(text: str) -> None:
     """Print a line on stdout; what it can't show (a file name of other bytes) is escaped."""
     click.echo(_printable(text))
+
+
+def command_name() -> str:
+    """Return how this command was called, for hints that can be copied."""
+    called = sys.argv[0]
+    return "edge-imprint" if shutil.which("edge-imprint") == called else shlex.quote(called)
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a file's size for people."""
+    small = size_bytes < 1_000_000
+    return f"{size_bytes / 1e3:.0f} kB" if small else f"{size_bytes / 1e6:.1f} MB"
 
 
 def print_json(value: Any) -> None:

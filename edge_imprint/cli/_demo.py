@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from edge_imprint.cli._console import progress, table
+from edge_imprint.cli._console import command_name, progress, say, table
 from edge_imprint.demo import TASKS, run_demo
 
 __all__ = ["demo"]
@@ -29,6 +30,7 @@ def demo(out: str) -> None:
     """
     with progress() as tell:
         report = run_demo(out, tell)
+    folder = Path(out)
     rows = report["comparison"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     cells = [
@@ -43,21 +45,20 @@ def demo(out: str) -> None:
     table("Accuracy on held-out photos, time to make", ["task", *methods], cells)
     checked, fused = report["verification"], report["latency"]["series"][0]
     right = f"{100 * report['model']['accuracy']:.1f} %"
-    click.echo(
-        f"one file:  {Path(out) / report['model']['file']} "
+    say(
+        f"one file:  {folder / report['model']['file']} "
         f"({report['model']['size_bytes'] / 1e6:.1f} MB), "
         f"{right} of {report['photos_held_out']} photos right"
     )
-    click.echo(
+    say(
         f"verified:  {checked['agreement']:.2%} of {checked['images']} labels agree with the "
         f"oracle, scores differ by at most {checked['max_difference']:.1g}"
     )
-    click.echo(
+    say(
         f"latency:   p50 {fused['p50_ms']:.3f} ms, p99 {fused['p99_ms']:.3f} ms on "
         f"{report['latency']['provider']}"
     )
-    click.echo(f"report:    {Path(out) / 'report.html'} ({report['total_s']:.0f} s in all)")
-    click.echo(
-        f"try:       edge-imprint predict {Path(out) / 'digits.onnx'} "
-        f"{Path(out) / 'photos' / 'held_out' / '7'}"
-    )
+    say(f"report:    {folder / 'report.html'} ({report['total_s']:.0f} s in all)")
+    photos = folder / "photos" / "held_out" / "7"
+    model = shlex.quote(str(folder / "digits.onnx"))
+    say(f"try:       {command_name()} predict {model} {shlex.quote(str(photos))}")

@@ -14,13 +14,13 @@ from typing import Any
 import click
 
 from edge_imprint.cli._console import FORCE, note, print_json, progress, say, table
-from edge_imprint.photos import image_files
+from edge_imprint.photos import expand_photos
 from edge_imprint_runtime.bench import bench_model
+from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     ImageTooLargeError,
     ModelFileError,
-    NoImagesError,
     UnreadableImageError,
 )
 from edge_imprint_runtime.files import check_output, write_atomic
@@ -48,7 +48,7 @@ def predict(
 ) -> None:
     """Classify photos, or all photos of a folder, with MODEL."""
     opened = open_model(model, backend, threads=threads)
-    files = [file for path in paths for file in _expanded(Path(path))]
+    files = [file for path in paths for file in expand_photos(Path(path))]
     failed = 0
     for file in files:
         try:
@@ -108,7 +108,7 @@ def bench(
     """Measure MODEL's latency, beside that of its backbone alone."""
     batches, duration_s = _batches(batch), _seconds(duration)
     if out is not None:
-        check_output(out, force=force)
+        check_output(out, force=force, inputs=[model])
     opened = open_model(model, backend, threads=threads)
     runs: dict[str, Model | Callable[[Any], object]] = {"fused": opened}
     backbone = _backbone_only(Path(model), backend, threads)
@@ -142,17 +142,10 @@ def bench(
         say(f"report: {out}")
 
 
-def _expanded(path: Path) -> list[Path]:
-    if not os.path.isdir(path):  # unlike Path's, it takes names that no file can have
-        return [path]
-    files, _ = image_files(path)
-    if not files:
-        raise NoImagesError(f"{path} holds no images; name photos, or a folder of photos")
-    return files
-
-
 def _facts(path: Path) -> dict[str, Any]:
     if not os.path.isfile(path):
+        if os.path.isdir(path):
+            raise ModelFileError(f"{path} is a folder; name a model or head file")
         raise ModelFileError(f"there is no model or head file {path}")
     with open(path, "rb") as file:
         start = file.read(9)
@@ -168,9 +161,9 @@ def _facts(path: Path) -> dict[str, Any]:
     facts["rule"] = " ".join(f"{key}={value}" for key, value in asdict(contract.rule).items())
     if contract.backbone is not None:
         backbone = asdict(contract.backbone)
-        preprocess = backbone.pop("preprocess")
+        del backbone["preprocess"]
         facts |= {f"backbone_{key}": value for key, value in backbone.items()}
-        facts |= {f"preprocess_{key}": value for key, value in preprocess.items()}
+        facts["preprocess"] = format_preprocess(contract.backbone.preprocess)
     if contract.graph is not None:
         facts |= asdict(contract.graph)
     return facts | {"labels": list(contract.labels)}
@@ -194,9 +187,10 @@ def _backbone_only(model: Path, backend: str, threads: int) -> Callable[[Any], o
 def _batches(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
         raise click.BadParameter(
-            f"must be numbers such as 1,8, got {text!r}", param_hint="--batch"
+            f"must be numbers from 1 to 4096 such as 1,8, got {text!r}",
+            param_hint="--batch",
         )
-    return tuple(int(part) for part in text.split(","))
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def _seconds(text: str | None) -> float | None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,8 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import graph_for
-from edge_imprint.cli._console import FORCE, note, print_json, progress, say
-from edge_imprint.photos import image_files
+from edge_imprint.cli._console import (
+    FORCE,
+    command_name,
+    note,
+    print_json,
+    progress,
+    say,
+    size_text,
+)
+from edge_imprint.photos import expand_photos
 from edge_imprint_export import fuse, save
 from edge_imprint_export import verify as compare
 from edge_imprint_runtime.errors import EdgeImprintError, NoImagesError
@@ -28,6 +38,11 @@ _WEIGHTS = click.option(
 )
 
 
+_BACKBONE = click.option(
+    "--backbone", help="Where the backbone is now, if it was moved: onnx:FILE."
+)
+
+
 @click.command()
 @click.argument("head", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The ONNX file to write.")
@@ -40,37 +55,56 @@ _WEIGHTS = click.option(
 )
 @click.option("--embedding", is_flag=True, help="Give the embedding as an output too.")
 @_WEIGHTS
+@_BACKBONE
 @FORCE
 def export(
-    head: str, out: str, input_form: str, embedding: bool, weights: str | None, force: bool
+    head: str,
+    out: str,
+    input_form: str,
+    embedding: bool,
+    weights: str | None,
+    backbone: str | None,
+    force: bool,
 ) -> None:
     """Fuse HEAD and its backbone into one ONNX file.
 
     The backbone's graph comes from the cache that build filled; then this takes no torch and
     less than a second.
     """
-    check_output(out, force=force)
     loaded = Head.load(head)
+    named = backbone or (loaded.backbone.name if loaded.backbone is not None else "")
+    check_output(
+        out, force=force, inputs=[head, named.removeprefix("onnx:"), *filter(None, [weights])]
+    )
     outputs = ("scores", "label", "embedding") if embedding else ("scores", "label")
-    model = fuse(graph_for(loaded, weights=weights), loaded, input=input_form, outputs=outputs)
-    path = save(model, out, force=force)
-    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {len(loaded.labels)} classes")
-    say(f"next: edge-imprint predict {path} PHOTO...   edge-imprint bench {path}")
+    graph = graph_for(loaded, weights=weights, backbone=backbone)
+    path = save(fuse(graph, loaded, input=input_form, outputs=outputs), out, force=force)
+    say(f"{path}: {size_text(path.stat().st_size)}, {len(loaded.labels)} classes")
+    shown, name = shlex.quote(str(path)), command_name()
+    say(f"next: {name} predict {shown} PHOTO...   {name} bench {shown}")
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("--head", required=True, type=click.Path(), help="The head it was fused from.")
-@click.option("--images", required=True, type=click.Path(), help="A folder of photos.")
+@click.option("--images", required=True, type=click.Path(), help="A photo, or a folder.")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Largest score difference.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @_WEIGHTS
+@_BACKBONE
 def verify(
-    model: str, head: str, images: str, tolerance: float, as_json: bool, weights: str | None
+    model: str,
+    head: str,
+    images: str,
+    tolerance: float,
+    as_json: bool,
+    weights: str | None,
+    backbone: str | None,
 ) -> None:
     """Hold MODEL against its head: the same photos, once fused, once in plain numpy."""
     loaded, opened = Head.load(head), open_model(model, "cpu")
-    graph = graph_for(loaded, weights=weights)  # refuses a head that names no backbone
+    # Before the photos are read: it refuses a head that names no backbone.
+    graph = graph_for(loaded, weights=weights, backbone=backbone)
     result = compare(opened, loaded, graph, _pixels(Path(images), loaded), tolerance=tolerance)
     if as_json:
         print_json(asdict(result) | {"passed": result.passed})
@@ -83,7 +117,9 @@ def verify(
 
 
 def _pixels(folder: Path, head: Head) -> npt.NDArray[np.uint8]:
-    files, _ = image_files(folder)
+    if not os.path.exists(folder):
+        raise NoImagesError(f"there is no photo or folder {folder}")
+    files = expand_photos(folder)
     rows = []
     assert head.backbone is not None  # graph_for would have refused it
     with progress() as tell:
@@ -94,5 +130,5 @@ def _pixels(folder: Path, head: Head) -> npt.NDArray[np.uint8]:
                 note(f"skipped: {error}")
             tell("reading", done, len(files))
     if not rows:
-        raise NoImagesError(f"{folder} holds no readable images; name a folder of photos")
+        raise NoImagesError(f"{folder} holds no readable images; name others")
     return np.stack(rows)

@@ -15,7 +15,11 @@ import onnx
 
 from edge_imprint_export.graph import EMBEDDING, to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.errors import BackboneMismatchError, VerificationError
+from edge_imprint_runtime.errors import (
+    BackboneMismatchError,
+    ParameterError,
+    VerificationError,
+)
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import normalize
 from edge_imprint_runtime.model import Model
@@ -89,8 +93,11 @@ def verify(
         What was found; call ``require()`` to raise where it did not pass.
 
     Raises:
+        ParameterError: The tolerance is out of range.
         BackboneMismatchError: Model and head have other labels, or the head names no backbone.
     """
+    if not 0 <= tolerance <= 1:
+        raise ParameterError(f"tolerance must be a number from 0 to 1, got {tolerance}")
     if model.labels != head.labels or head.backbone is None:
         raise BackboneMismatchError(
             "the model's labels are not the head's; verify a model with the head it came from"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
@@ -13,20 +14,26 @@ from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 __all__ = ["check_output", "write_atomic"]
 
 
-def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> Path:
     """Refuse an output path before the long work that would fill it.
 
     Args:
         path: The file to be written.
         force: Whether an existing file may be replaced.
+        inputs: Files that are read to make it, which even ``force`` must not replace.
 
     Returns:
         The path.
 
     Raises:
         OutputExistsError: The file is there and ``force`` is false.
-        OutputWriteError: The path is a folder or a device, or its folder is missing or not
-            writable.
+        OutputWriteError: The path is an input, a folder or a device, or its folder is missing
+            or not writable.
     """
     out = Path(path)
     folder = out.parent
@@ -37,8 +44,15 @@ def check_output(path: str | os.PathLike[str], *, force: bool = False) -> Path:
             raise OutputWriteError(f"cannot write {out}: it is a folder; name a file in it")
         if out.exists() and not out.is_file():  # /dev/null, which root could replace
             raise OutputWriteError(f"cannot write {out}: it is not a regular file")
+        for source in inputs:
+            if out.exists() and os.path.exists(source) and os.path.samefile(out, source):
+                raise OutputWriteError(
+                    f"cannot write {out}: it is what this is made from; name another file"
+                )
         if out.exists() and not force:
-            raise OutputExistsError(f"{out} exists already; pass --force to replace it")
+            raise OutputExistsError(
+                f"{out} exists already; pass --force (in Python force=True) to replace it"
+            )
         if not folder.is_dir():
             raise OutputWriteError(f"cannot write {out}: there is no folder {folder}")
         if not os.access(folder, os.W_OK | os.X_OK):

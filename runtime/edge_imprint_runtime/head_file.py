@@ -63,7 +63,10 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[st
         raise HeadFileError(f"there is no file {path}") from error
     # AttributeError: safetensors 0.8 looks numpy up for types that it lacks, such as float8.
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise HeadFileError(f"{path} is not a head file (safetensors): {error}") from error
+        raise HeadFileError(
+            f"{path} is not a head file (safetensors: {error}); a head is what "
+            "'edge-imprint build' writes, 'export' makes a model of it"
+        ) from error
 
 
 def check_arrays(arrays: Mapping[str, npt.NDArray[np.generic]], where: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
@@ -66,6 +66,11 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             raise ImageTooLargeError(_too_large(name, "more")) from error
         except (ImageTooLargeError, BrokenImageError):
             raise
+        except UnidentifiedImageError as error:  # its own text names a Python object
+            raise BrokenImageError(
+                f"the image {name} is corrupt, truncated or no image (of no known format); "
+                "replace it or take it out"
+            ) from error
         except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged bytes
             raise BrokenImageError(
                 f"the image {name} is corrupt, truncated or no image ({_first_line(error)}); "

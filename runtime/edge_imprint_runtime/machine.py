@@ -31,7 +31,9 @@ def machine_facts() -> Facts:
         else None,
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "load_average_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "load_average_1min": round(os.getloadavg()[0], 2)
+        if hasattr(os, "getloadavg")
+        else None,
         "cpu_governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -99,6 +99,10 @@ class Model:
         self._dtype: np.dtype[np.generic] = np.dtype(np.uint8 if uint8 else np.float32)
         self._check_graph(where)
 
+    def __repr__(self) -> str:
+        """Show what it classifies, and on what it runs."""
+        return f"Model({len(self.labels)} classes, {self.provider})"
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one image, without the batch."""
@@ -184,8 +188,14 @@ class Model:
     ) -> npt.NDArray[np.generic]:
         if not isinstance(images, np.ndarray):
             one = isinstance(images, (str, os.PathLike, Image.Image))
-            photos = cast(Sequence[Photo], [images] if one else images)
-            images = self.prepare(photos)
+            if not one and not isinstance(images, Iterable):
+                raise InputError(
+                    "images must be photos (paths or Pillow images) or an array, "
+                    f"got {type(images).__name__}"
+                )
+            images = self.prepare(
+                [cast(Photo, images)] if one else list(cast(Iterable[Photo], images))
+            )
         if images.shape == self._shape:
             images = images[np.newaxis]
         if images.dtype != self._dtype or images.shape[1:] != self._shape or not len(images):
@@ -253,7 +263,14 @@ def open_model(
         raise ParameterError(f"threads must be an integer from 0 to 1024, got {threads!r}")
     file = Path(path)
     if not os.path.isfile(file):  # unlike Path's, it takes names that no file can have
+        if os.path.isdir(file):
+            raise ModelFileError(f"{file} is a folder; name a model file")
         raise ModelFileError(f"there is no model file {file}")
+    with open(file, "rb") as start:
+        if start.read(9)[8:] == b"{":  # safetensors: eight bytes of length, then JSON
+            raise ModelFileError(
+                f"{file} is a head, not a model; make one of it with: edge-imprint export"
+            )
     from edge_imprint_runtime.backends.ort import OrtRunner
 
     return Model(OrtRunner(file, backend, threads), str(file))

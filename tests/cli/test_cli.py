@@ -80,13 +80,16 @@ def test_build_in_words_and_as_json(run: Run, workshop: Any, tmp_path: Path) -> 
     assert done.stdout.startswith(
         f"{plain}: 3 classes, 6 proxies from 18 photos (0 skipped)\nembedded on cpu in "
     )
-    assert done.stdout.endswith(f"next: edge-imprint export {plain} --out MODEL.onnx\n")
+    assert done.stdout.endswith(f"export {plain} --out MODEL.onnx\n")
     done = run(*arguments, "--out", same, "--json")
     assert done.returncode == 0, done.stderr
     (said,) = json_lines(done)
     assert said["labels"] == ["b l u e", "green", "red"]
     assert (said["images"], said["proxies"], said["embedding_size"]) == (18, 6, 8)
-    assert (said["skipped"], said["notes"], said["device"]) == ([], [], "cpu")
+    assert (said["skipped"], said["device"]) == ([], "cpu")
+    (assumed,) = said["notes"]
+    assert "assumed: resize=crop:18x18 interpolation=bilinear size=16x16" in assumed
+    assert sum(said["images_by_class"].values()) == 18
     assert (said["head"], said["backbone"]) == (str(same), workshop.backbone)
     assert said["recipe"] == "l2 kmeans:2 l2 l2 max"
     assert plain.read_bytes() == same.read_bytes()
@@ -118,14 +121,14 @@ def test_build_lists_skipped_photos(run: Run, workshop: Any, tmp_path: Path) -> 
     done = run(*arguments, "--max-broken", 0.1, "--json", "--force")
     (said,) = json_lines(done)
     assert len(said["skipped"]) == 1
-    assert len(said["notes"]) == 2
+    assert len(said["notes"]) == 3
 
 
 def test_export_twice_gives_the_same_bytes(run: Run, workshop: Any, tmp_path: Path) -> None:
     for name in ("one.onnx", "two.onnx"):
         done = run("export", workshop.head, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"{tmp_path / name}: 0.0 MB, 3 classes\n")
+        assert done.stdout.startswith(f"{tmp_path / name}: 14 kB, 3 classes\n")
     data = (tmp_path / "one.onnx").read_bytes()
     assert data == (tmp_path / "two.onnx").read_bytes() == workshop.model.read_bytes()
 
@@ -160,7 +163,8 @@ def test_force_replaces(run: Run, workshop: Any, tmp_path: Path) -> None:
         out.write_text("old")
         done = run(*arguments, "--out", out)
         assert done.returncode == 1
-        assert done.stderr == f"error: {out} exists already; pass --force to replace it\n"
+        hint = "pass --force (in Python force=True) to replace it"
+        assert done.stderr == f"error: {out} exists already; {hint}\n"
         assert out.read_text() == "old"
         assert run(*arguments, "--out", out, "--force").returncode == 0
         assert out.read_bytes() != b"old"
@@ -264,7 +268,7 @@ def test_inspect_a_model_and_a_head(run: Run, workshop: Any) -> None:
         assert facts["size_bytes"] == file.stat().st_size
         assert facts["labels"] == ["b l u e", "green", "red"]
         assert facts["backbone_name"] == workshop.backbone
-        assert facts["preprocess_height"] == 16
+        assert " size=16x16 " in facts["preprocess"]
         assert ("slots" in facts) == (kind == "model")
         done = run("inspect", file)
         assert (done.returncode, done.stderr) == (0, "")

@@ -179,7 +179,7 @@ def test_without_a_package(package: str) -> None:
 
 def test_onnx_file(onnx_file: Path, network: Backbone) -> None:
     assert network.info.name == f"onnx:{onnx_file}"
-    assert network.info.weights == "packaged"
+    assert network.info.weights == "own"
     assert network.module is None
     assert image_size(network.onnx) == (16, 16)
     p = network.info.preprocess

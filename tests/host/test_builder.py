@@ -149,7 +149,11 @@ def test_outputs_are_refused_before_a_backbone_is_loaded(
     old = tmp_path / "old"
     old.write_text("old")
     for out, error, said in (
-        (old, OutputExistsError, f"{old} exists already; pass --force to replace it"),
+        (
+            old,
+            OutputExistsError,
+            f"{old} exists already; pass --force (in Python force=True) to replace it",
+        ),
         (
             tmp_path,
             OutputWriteError,
@@ -192,5 +196,7 @@ def test_parameters_are_refused_before_the_photos_are_looked_for(
 
 
 def test_a_loaded_backbone_takes_no_weights(photos_folder: Path, network: Backbone) -> None:
-    with pytest.raises(ParameterError, match="a loaded backbone has its weights; give none"):
+    with pytest.raises(
+        ParameterError, match="a loaded backbone has its weights and preprocessing; give none"
+    ):
         build(photos_folder, backbone=network, random_weights=True)

@@ -82,7 +82,8 @@ def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     )
     found = find_photos(root)
     assert len(found.paths) == 2
-    assert found.ignored_files == 7
+    assert found.ignored_files == 6
+    assert found.notes == ("1 images lie outside the class folders and were left out",)
 
 
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
@@ -254,7 +255,8 @@ def test_csv_without_its_columns(tmp_path: Path, text: str) -> None:
     with pytest.raises(ManifestError) as caught:
         find_photos(file)
     assert str(caught.value) == (
-        f"{file} must begin with a line that names the columns path,label"
+        f"{file} must begin with a line that names the columns path,label, "
+        "with a comma between them"
     )
 
 

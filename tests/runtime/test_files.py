@@ -59,7 +59,10 @@ def test_the_file_has_the_modes_of_any_new_file(tmp_path: Path) -> None:
 def test_keeps_an_existing_file_unless_told(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match="exists already; pass --force to replace it"):
+    with pytest.raises(
+        OutputExistsError,
+        match="exists already; pass --force \\(in Python force=True\\) to replace it",
+    ):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     write_atomic(path, b"new", force=True)

@@ -215,9 +215,11 @@ def test_files_that_are_no_model(tmp_path: Path, tiny_model: Path) -> None:
         with pytest.raises(ModelFileError, match=name) as caught:
             open_model(tmp_path / name)
         assert "\n" not in str(caught.value)
-    for path in (tmp_path / "missing.onnx", tmp_path, tmp_path / ("x" * 300), "a\0b"):
+    for path in (tmp_path / "missing.onnx", tmp_path / ("x" * 300), "a\0b"):
         with pytest.raises(ModelFileError, match="there is no model file"):
             open_model(path)
+    with pytest.raises(ModelFileError, match="is a folder; name a model file"):
+        open_model(tmp_path)
 
 
 def test_a_model_of_another_tool(tmp_path: Path, tiny_backbone: bytes) -> None:

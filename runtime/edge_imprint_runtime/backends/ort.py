@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ class OrtRunner:
     """
 
     def __init__(self, model: Path | bytes, backend: str = "auto", threads: int = 0) -> None:
+        # From 1.29 on, ONNX Runtime's official builds report each session to their maker,
+        # unless this is set before they are loaded. Its owner may set it to 0.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -95,7 +99,7 @@ class OrtRunner:
             where = "the model" if isinstance(model, bytes) else str(model)
             if self.provider != _PROVIDERS["cpu"] and "rovider" in str(error):
                 raise ProviderError(
-                    f"{self.provider} did not start: {_short(error)}; use --backend cpu"
+                    f"{self.provider} did not start: {_short(error)}; or run on the CPU"
                 ) from error
             raise ModelFileError(
                 f"ONNX Runtime {self._ort.__version__} can't load {where}: {_short(error)}"
@@ -104,7 +108,7 @@ class OrtRunner:
         if got[0] != self.provider:
             raise ProviderError(
                 f"{self.provider} did not start, ONNX Runtime would run on {got[0]}; "
-                "look at its message above, or use --backend cpu"
+                "look at its message above, or run on the CPU"
             )
         return session
 
@@ -116,7 +120,7 @@ def _choose(backend: str, available: list[str]) -> str:
     if provider not in available:
         raise ProviderError(
             f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); "
-            "install the package that has it (onnxruntime-gpu), or use --backend cpu"
+            "install the package that has it (onnxruntime-gpu), or run on the CPU"
         )
     return provider
 

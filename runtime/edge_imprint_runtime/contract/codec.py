@@ -29,7 +29,15 @@ from edge_imprint_runtime.errors import (
     ParameterError,
 )
 
-__all__ = ["HEAD_KEYS", "MODEL_KEYS", "PREFIX", "decode", "encode"]
+__all__ = [
+    "HEAD_KEYS",
+    "MODEL_KEYS",
+    "PREFIX",
+    "decode",
+    "encode",
+    "format_preprocess",
+    "parse_preprocess",
+]
 
 PREFIX = "edge_imprint."
 # Informational: anyone may add one, no reader depends on it, so new notes need no new version.
@@ -65,7 +73,7 @@ def encode(contract: Contract) -> dict[str, str]:
         text["backbone"] = contract.backbone.name
         text["backbone_weights"] = contract.backbone.weights
         text["backbone_digest"] = contract.backbone.digest
-        text["preprocess"] = _encode_preprocess(contract.backbone.preprocess)
+        text["preprocess"] = format_preprocess(contract.backbone.preprocess)
     if contract.graph is not None:
         text["input"] = _INPUT_TEXT[contract.graph.input]
         text["slots"] = str(contract.graph.slots)
@@ -117,7 +125,7 @@ def _decode(text: Mapping[str, str]) -> Contract:
             name=text["backbone"],
             weights=text["backbone_weights"],
             digest=text["backbone_digest"],
-            preprocess=_decode_preprocess(text["preprocess"]),
+            preprocess=parse_preprocess(text["preprocess"]),
         )
     if "input" in text:
         inputs = {value: key for key, value in _INPUT_TEXT.items()}
@@ -191,7 +199,8 @@ def _decode_rule(text: str) -> Rule:
         raise ContractValueError(f"rule: {error}") from error
 
 
-def _encode_preprocess(preprocess: Preprocess) -> str:
+def format_preprocess(preprocess: Preprocess) -> str:
+    """Write preprocessing as the contract's line."""
     p = preprocess
     mean, std = (",".join(repr(float(value)) for value in row) for row in (p.mean, p.std))
     return (
@@ -200,7 +209,12 @@ def _encode_preprocess(preprocess: Preprocess) -> str:
     )
 
 
-def _decode_preprocess(text: str) -> Preprocess:
+def parse_preprocess(text: str) -> Preprocess:
+    """Read preprocessing from the contract's line.
+
+    Raises:
+        ContractValueError: The line is malformed, or a value is out of range.
+    """
     keys = ("resize", "interpolation", "size", "mean", "std")
     values = _pairs("preprocess", text, keys)
     resize, _, box = values["resize"].partition(":")

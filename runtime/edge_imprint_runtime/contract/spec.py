@@ -73,7 +73,7 @@ def check_choice(
         raise UnsupportedOptionError(
             f"{name}={value!r} is not available in this release; use {_one_of(now)}"
         )
-    raise ParameterError(f"{name} must be {_one_of(now + later)}, got {value!r}")
+    raise ParameterError(f"{name} must be {_one_of(now)}, got {value!r}")
 
 
 def _one_of(values: tuple[str, ...]) -> str:
@@ -174,7 +174,8 @@ class BackboneInfo:
 
     Attributes:
         name: As the user named it, such as ``timm/resnet18``.
-        weights: ``pretrained``, ``packaged``, ``random:SEED`` or ``file:NAME``.
+        weights: ``pretrained``, ``packaged`` (with edge-imprint), ``own`` (in the ONNX
+            file), ``random:SEED`` or ``file:NAME``.
         digest: SHA-256 over the network's name, structure and weights, 64 hex digits.
         preprocess: From a photo to its input.
 
