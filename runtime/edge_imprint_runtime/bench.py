@@ -26,9 +26,10 @@ __all__ = ["SCHEMA", "Series", "bench_model", "measure"]
 SCHEMA = "edge-imprint.bench/1"
 DEFAULT_ITERATIONS = 1_000
 WARMUP_ITERATIONS = 20
-_TURN_NS = (
-    20_000_000  # one turn of one series: long against the clock, short against a throttle
-)
+# A turn of one series is long against what the others' threads leave behind (ONNX Runtime's
+# spin on for a while), and short against a throttle; each series gets ten turns at least.
+_TURN_NS = 500_000_000
+_MIN_TURNS = 10
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,19 @@ def measure(
     if duration_s is not None and not 0 < duration_s <= 86_400:
         raise ParameterError(f"duration must be above 0 s and at most a day, got {duration_s}")
     wanted = iterations or (None if duration_s else DEFAULT_ITERATIONS)
-    turn = max(1, min(_warm_up(runs), wanted or 1 << 30))
+    slowest_ns = _warm_up(runs)
+    if wanted is None:
+        share_ns = int((duration_s or 0) * 1e9 / _MIN_TURNS / len(runs))
+        turn = max(1, min(_TURN_NS, share_ns) // slowest_ns)
+    else:
+        turn = max(1, min(_TURN_NS // slowest_ns, wanted // _MIN_TURNS))
     samples: dict[str, list[int]] = {name: [] for name in runs}
     clock, begin, done = time.perf_counter_ns, time.perf_counter_ns(), 0
     while True:
         count = turn if wanted is None else min(turn, wanted - done)
         for name, run in runs.items():
             kept = samples[name]
+            run()  # not kept: it meets the caches and threads that another series left
             for _ in range(count):
                 start = clock()
                 run()
@@ -188,11 +195,11 @@ def _random_images(model: Model, batch: int) -> npt.NDArray[np.generic]:
 
 
 def _warm_up(runs: Mapping[str, Callable[[], object]]) -> int:
-    """Run each a few times; return how many calls of the slowest make one turn."""
+    """Run each a few times; return the nanoseconds of a call of the slowest."""
     slowest_ns = 1
     for run in runs.values():
         start = time.perf_counter_ns()
         for _ in range(WARMUP_ITERATIONS):
             run()
         slowest_ns = max(slowest_ns, (time.perf_counter_ns() - start) // WARMUP_ITERATIONS)
-    return max(1, _TURN_NS // slowest_ns)
+    return slowest_ns
