@@ -172,10 +172,9 @@ def build(
         head=head,
         path=target,
         images=len(embedded.kept),
-        images_by_class={
-            label: int((embedded.class_index == c).sum())
-            for c, label in enumerate(photos.labels)
-        },
+        images_by_class=dict(
+            zip(photos.labels, np.bincount(embedded.class_index).tolist(), strict=True)
+        ),
         skipped=embedded.skipped,
         notes=(
             *_notes(photos, embedded, classifier.generation, proxies),

@@ -93,7 +93,7 @@ def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
         progress=progress,
     )
     model, verification = _export_and_verify(made, folder, progress)
-    digits = _embed(made, folder, progress)
+    digits = _embed(folder, progress)
     comparison = _compare(digits, progress)
     by_k = _accuracy_by_k(digits, progress)
     held_out = find_photos(folder / "photos" / "held_out")
@@ -178,18 +178,19 @@ def _export_and_verify(
 ) -> tuple[Model, dict[str, Any]]:
     progress("exporting", 0, 1)
     start = time.perf_counter()
-    path = save(fuse(graph_for(made.head), made.head), folder / "digits.onnx", force=True)
+    backbone_onnx = to_bytes(graph_for(made.head))
+    path = save(fuse(backbone_onnx, made.head), folder / "digits.onnx", force=True)
     export_s = time.perf_counter() - start
     model = open_model(path, "cpu")
     assert made.head.backbone is not None  # build always names it
     files = find_photos(folder / "photos" / "imprint").paths
     files += find_photos(folder / "photos" / "held_out").paths
     pixels = np.stack([photo_pixels(f, made.head.backbone.preprocess) for f in files])
-    result = verify(model, made.head, graph_for(made.head), pixels).require()
+    result = verify(model, made.head, backbone_onnx, pixels).require()
     return model, asdict(result) | {"export_s": export_s}
 
 
-def _embed(made: Build, folder: Path, progress: Progress) -> _Digits:
+def _embed(folder: Path, progress: Progress) -> _Digits:
     backbone = load_backbone("demo")
     embedder = ort_embedder(backbone)
     parts = []

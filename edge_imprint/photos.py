@@ -137,9 +137,9 @@ def _from_folder(root: Path, notes: list[str]) -> tuple[list[tuple[Path, str]], 
             ignored += others
             empty += [] if found else [entry.name]
             # Each class's photos in at least two subfolders: train/apple, train/pear, test/...
-            nested &= len({file.relative_to(path).parts[0] for file in found}) > 1 and not any(
-                file.parent == path for file in found
-            )
+            if found:
+                inside = {file.relative_to(path).parts[0] for file in found}
+                nested &= len(inside) > 1 and all(file.parent != path for file in found)
     if outside:
         notes.append(f"{outside} images lie outside the class folders and were left out")
     if empty:
