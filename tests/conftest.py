@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: a tiny backbone, random heads, and a cache that is nobody's."""
+"""What all tests share: tiny backbones, random heads, and a cache that is nobody's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from onnx import TensorProto, helper
 
 from edge_imprint_export import fuse
 from edge_imprint_export.glyphnet import conv_stack
-from edge_imprint_export.graph import to_bytes
+from edge_imprint_export.graph import tidy, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.files import write_atomic
 
@@ -83,12 +85,57 @@ def tiny_info(tiny_backbone: bytes, tiny_preprocess: Preprocess) -> BackboneInfo
     return BackboneInfo("tiny", "packaged", digest, tiny_preprocess)
 
 
+def with_calibration(head: Head, rows: npt.ArrayLike) -> Head:
+    """Give a head thresholds that about half of the rows reach."""
+    nearest, label = head.nearest(rows), head.predict(rows)
+    near = np.take_along_axis(nearest, label[:, np.newaxis], axis=1)
+    return Head(
+        head.proxies,
+        head.class_index,
+        head.labels,
+        head.rule,
+        center=head.center,
+        transform=head.transform,
+        metric=head.metric,
+        threshold=np.full(len(head.labels), np.median(near)),
+        temperature=0.25,
+        recipe=head.recipe,
+        backbone=head.backbone,
+    )
+
+
+@pytest.fixture(scope="session")
+def flat_backbone() -> Callable[..., bytes]:
+    """Return a function of (size, opset): a graph whose embedding is its 1 x size/3 pixels."""
+
+    def make(size: int = 12, opset: int = 17) -> bytes:
+        values = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            [helper.make_node("Flatten", ["in"], ["out"], axis=1)],
+            "flat",
+            [values("in", TensorProto.FLOAT, ["N", 3, 1, size // 3])],
+            [values("out", TensorProto.FLOAT, ["N", size])],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+        return to_bytes(tidy(model, size=size))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def flat_info() -> BackboneInfo:
+    """What a head remembers of the flat backbone of 12 numbers."""
+    return BackboneInfo("flat", "packaged", "0" * 64, Preprocess(1, 4))
+
+
 @pytest.fixture(scope="session")
 def make_head(tiny_info: BackboneInfo) -> MakeHead:
     """Return a factory of random heads whose classes have 1 to ``proxies`` proxies each.
 
     ``make_head(classes, proxies, dim, center=True, transform=True, norm="none", seed=0,
-    backbone=None)``; by default the head belongs to the tiny backbone.
+    backbone=None, calibrated=True, **rule)``; by default the head belongs to the tiny
+    backbone. ``neighbors`` is cut to the number of proxies. A calibrated head knows half of
+    the embeddings given instead of True, or of random ones.
     """
 
     def make(
@@ -101,22 +148,32 @@ def make_head(tiny_info: BackboneInfo) -> MakeHead:
         norm: str = "l2",
         seed: int = 0,
         backbone: BackboneInfo | None = tiny_info,
+        calibrated: bool | npt.NDArray[np.generic] = False,
+        neighbors: int = 1,
+        **rule: str,
     ) -> Head:
         rng = np.random.default_rng(seed)
         counts = rng.integers(1, proxies + 1, classes)
         counts[rng.integers(classes)] = proxies
         mapped = dim + 3 if transform else dim
         matrix = rng.standard_normal((counts.sum(), mapped))
-        return Head(
+        made = Rule(norm, neighbors=min(neighbors, len(matrix)), **rule)
+        mahalanobis = made.distance == "mahalanobis"
+        head = Head(
             matrix / np.linalg.norm(matrix, axis=1, keepdims=True),
             np.repeat(np.arange(classes), counts),
             [f"class {i}" for i in range(classes)],
-            Rule(embedding_norm=norm),
+            made,
             center=rng.standard_normal(dim) / 4 if center else None,
             transform=rng.standard_normal((dim, mapped)) / np.sqrt(dim) if transform else None,
+            metric=rng.standard_normal((mapped, mapped + 1)) / 2 if mahalanobis else None,
             recipe="random",
             backbone=backbone,
         )
+        if calibrated is False:
+            return head
+        rows = np.random.default_rng(5).standard_normal((200, dim))
+        return with_calibration(head, rows if calibrated is True else calibrated)
 
     return make
 

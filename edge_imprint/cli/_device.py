@@ -61,6 +61,8 @@ def predict(
             continue
         if as_json:
             print_json({"path": str(file)} | asdict(answer))
+        elif answer.known is False:
+            say(f"{file}: {answer.label} (nearest {answer.nearest!r}) {answer.score:.4f}")
         else:
             say(f"{file}: {answer.label!r} {answer.score:.4f}")
     if failed:
@@ -80,7 +82,8 @@ def inspect(model: str, as_json: bool) -> None:
     shown = ", ".join(repr(label) for label in labels[:20])
     more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     for name, value in facts.items():
-        say(f"{name:18} {value}")
+        if value is not None:
+            say(f"{name:18} {value}")
     say(f"{'labels':18} {len(labels)}: {shown}{more}")
 
 
@@ -159,6 +162,10 @@ def _facts(path: Path) -> dict[str, Any]:
     facts |= shapes
     facts |= {"recipe": contract.recipe, "embedding_size": contract.embedding_size}
     facts["rule"] = " ".join(f"{key}={value}" for key, value in asdict(contract.rule).items())
+    facts |= {
+        "calibrated": contract.temperature is not None,
+        "temperature": contract.temperature,
+    }
     if contract.backbone is not None:
         backbone = asdict(contract.backbone)
         del backbone["preprocess"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -20,9 +21,9 @@ from edge_imprint_export.graph import (
     parse,
     to_bytes,
 )
-from edge_imprint_export.nodes import Nodes, add_head, add_preprocess, slots_of
+from edge_imprint_export.head_nodes import add_head, slots_of
+from edge_imprint_export.nodes import Nodes, add_preprocess
 from edge_imprint_runtime.contract import GraphInfo, Preprocess, encode
-from edge_imprint_runtime.contract.spec import Contract
 from edge_imprint_runtime.errors import (
     BackboneMismatchError,
     ParameterError,
@@ -54,7 +55,8 @@ def fuse(
             (N, 3, H, W) RGB, normalised by the caller.
         teachable: Not in this release.
         outputs: ``scores`` (N, C) float32 and ``label`` (N,) int32, optionally ``embedding``
-            (N, D) float32.
+            (N, D) float32. A calibrated head adds ``known`` (N,) int32, 1 or 0, and
+            ``probability`` (N, C) float32.
 
     Returns:
         The model; it passes ONNX's full check and carries the contract as metadata.
@@ -85,20 +87,16 @@ def fuse(
     declared: dict[str, tuple[int, list[str | int | None]]] = {
         "scores": (TensorProto.FLOAT, ["N", len(head.labels)]),
         "label": (TensorProto.INT32, ["N"]),
+        "known": (TensorProto.INT32, ["N"]),
+        "probability": (TensorProto.FLOAT, ["N", len(head.labels)]),
         "embedding": (TensorProto.FLOAT, ["N", size]),
     }
+    wanted = {*outputs, *(() if head.temperature is None else ("known", "probability"))}
     del graph.output[:]
-    for name in OUTPUTS:
-        if name in outputs:
-            graph.output.append(helper.make_tensor_value_info(name, *declared[name]))
-    contract = Contract(
-        head.labels,
-        head.rule,
-        head.embedding_size,
-        head.recipe,
-        backbone=head.backbone,
-        graph=GraphInfo(input, slots_of(head)),
-    )
+    for name, (kind, shape) in declared.items():
+        if name in wanted:
+            graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    contract = replace(head.contract, graph=GraphInfo(input, slots_of(head)))
     _finish(model, "edge_imprint", dict(sorted(encode(contract).items())))
     return model
 

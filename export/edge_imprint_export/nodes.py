@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes around a backbone: preprocessing before it, the head behind it."""
+"""Nodes to be added to a graph, and those before a backbone: preprocessing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_imprint_runtime.contract import EPSILON, Preprocess
-from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.contract import Preprocess
 
-__all__ = ["Nodes", "add_head", "add_preprocess", "padded_proxies", "slots_of"]
+__all__ = ["Nodes", "add_preprocess"]
 
-# From opset 18 on ReduceMax and ReduceL2 take their axes as an input; before, as an attribute,
-# which is the only form that TensorRT 8 reads.
+# From opset 18 on reductions take their axes as an input; before, as an attribute, which is
+# the only form that TensorRT 8 reads. ReduceSum alone changed at 13: the sum of what is not
+# negative is ReduceL1.
 _AXES_INPUT_OPSET = 18
 
 
@@ -41,11 +41,14 @@ class Nodes:
         self.constants.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node named after its output; returns that name."""
-        name = f"{output}/{kind}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
-        return output
+    def add(
+        self, kind: str, inputs: Sequence[str], output: str | list[str], **attributes: Any
+    ) -> str:
+        """Add a node named after its (first) output; returns that name."""
+        outputs = [output] if isinstance(output, str) else output
+        name = f"{outputs[0]}/{kind}"
+        self.nodes.append(helper.make_node(kind, inputs, outputs, name, **attributes))
+        return outputs[0]
 
     def reduce(self, kind: str, x: str, output: str, axis: int, *, keepdims: int) -> str:
         """Add a reduction over one axis; returns its output's name."""
@@ -53,6 +56,12 @@ class Nodes:
             return self.add(kind, [x], output, axes=[axis], keepdims=keepdims)
         axes = self.constant(f"{output}/axes", [axis], np.int64)
         return self.add(kind, [x, axes], output, keepdims=keepdims)
+
+    def not_less(self, x: str, y: str, output: str) -> str:
+        """Add ``x >= y``, which is a node of its own from opset 12 on."""
+        if self.opset >= 12:
+            return self.add("GreaterOrEqual", [x, y], output)
+        return self.add("Not", [self.add("Less", [x, y], f"{output}_not")], output)
 
 
 def add_preprocess(nodes: Nodes, images: str, preprocess: Preprocess, pixels: str) -> None:
@@ -74,60 +83,3 @@ def add_preprocess(nodes: Nodes, images: str, preprocess: Preprocess, pixels: st
     center = nodes.constant("preprocess/mean", mean, np.float32)
     x = nodes.add("Sub", [x, center], "preprocess/centered")
     nodes.add("Mul", [x, nodes.constant("preprocess/scale", scale, np.float32)], pixels)
-
-
-def add_head(nodes: Nodes, embedding: str, head: Head) -> None:
-    """Add the way from embeddings to ``scores`` and ``label``.
-
-    ::
-
-        embedding (N,D) -> [Sub center] -> [MatMul transform] -> Div max(ReduceL2, eps)   (N,E)
-          -> MatMul proxies (E,C*K) -> Reshape (N,C,K) -> ReduceMax -> scores (N,C) float32
-                                                scores -> ArgMax -> Cast -> label (N,) int32
-
-    Numpy: ``(norm((z - center) @ transform) @ proxies).reshape(N, C, K).max(2)``. ArgMax takes
-    the first of equal scores, so ties go to the lowest class index, as in the oracle.
-    """
-    x = embedding
-    if head.center is not None:
-        center = nodes.constant("center", head.center, np.float32)
-        x = nodes.add("Sub", [x, center], "head/centered")
-    if head.transform is not None:
-        transform = nodes.constant("transform", head.transform, np.float32)
-        x = nodes.add("MatMul", [x, transform], "head/transformed")
-    if head.rule.embedding_norm == "l2":
-        norm = nodes.reduce("ReduceL2", x, "head/norm", 1, keepdims=1)
-        epsilon = nodes.constant("head/epsilon", EPSILON, np.float32)
-        norm = nodes.add("Max", [norm, epsilon], "head/norm_not_zero")
-        x = nodes.add("Div", [x, norm], "head/normalized")
-    proxies = nodes.constant("proxies", padded_proxies(head), np.float32)
-    x = nodes.add("MatMul", [x, proxies], "head/similarity")
-    # -1: the number of classes comes from the matrix, so that a wider one is more classes.
-    shape = nodes.constant("head/slots", [0, -1, slots_of(head)], np.int64)
-    x = nodes.add("Reshape", [x, shape], "head/similarity_by_class")
-    x = nodes.reduce("ReduceMax", x, "scores", 2, keepdims=0)
-    x = nodes.add("ArgMax", [x], "head/argmax", axis=1, keepdims=0)
-    nodes.add("Cast", [x], "label", to=TensorProto.INT32)
-
-
-def slots_of(head: Head) -> int:
-    """Return K, the number of proxies of the class that has most."""
-    return int(np.bincount(head.class_index).max())
-
-
-def padded_proxies(head: Head) -> npt.NDArray[np.float32]:
-    """Lay a head's proxies out as one matrix.
-
-    Args:
-        head: C classes of up to K proxies.
-
-    Returns:
-        (E, C*K) float32; column ``c*K + k`` is proxy k of class c. A class with fewer than K
-        repeats its first, which changes nothing under the maximum.
-    """
-    slots = slots_of(head)
-    counts = np.bincount(head.class_index)
-    first = np.cumsum(counts) - counts
-    slot = np.arange(slots)[np.newaxis]
-    rows = first[:, np.newaxis] + np.where(slot < counts[:, np.newaxis], slot, 0)
-    return np.ascontiguousarray(head.proxies[rows.ravel()].T)

@@ -29,12 +29,14 @@ __all__ = [
     "NoContractError",
     "NoImagesError",
     "NonFiniteScoresError",
+    "NotCalibratedError",
     "OutputExistsError",
     "OutputMissingError",
     "OutputWriteError",
     "ParameterError",
     "ProviderError",
     "TooFewClassesError",
+    "TooFewImagesError",
     "TooManyBrokenError",
     "UnreadableImageError",
     "UnsupportedOptionError",
@@ -128,6 +130,10 @@ class TooFewClassesError(EdgeImprintError, ValueError):
     """Fewer than two classes."""
 
 
+class TooFewImagesError(EdgeImprintError, ValueError):
+    """Too few images to hold any out."""
+
+
 class TooManyBrokenError(EdgeImprintError):
     """More images are broken than the stated share."""
 
@@ -189,6 +195,10 @@ class InputError(EdgeImprintError, ValueError):
 
 class OutputMissingError(EdgeImprintError):
     """The model was exported without the output asked for."""
+
+
+class NotCalibratedError(EdgeImprintError):
+    """Probabilities or unknowns are asked of a head that was not calibrated."""
 
 
 class NonFiniteScoresError(EdgeImprintError):

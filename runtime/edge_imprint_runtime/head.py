@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head: proxies, labels and a rule. Its `scores`, in plain numpy, are what a head means.
+"""The head: proxies, labels and a rule. Its answers, in plain numpy, are what a head means.
 
-ONNX Runtime, TensorRT and the C library are each held against `Head.scores`, so this file
-shares no code with the exporter.
+ONNX Runtime, TensorRT and the C library are each held against it, so this file and `rules`
+share no code with the exporter.
 """
 
 from __future__ import annotations
 
 import functools
+import numbers
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_imprint_runtime.contract import (
-    EPSILON,
     BackboneInfo,
     Contract,
     Rule,
@@ -28,26 +27,35 @@ from edge_imprint_runtime.contract import (
 from edge_imprint_runtime.contract.spec import check_labels
 from edge_imprint_runtime.errors import (
     HeadValueError,
-    InputError,
     LabelCountError,
+    NotCalibratedError,
+    ParameterError,
 )
 from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.head_arrays import (
+    check_classes,
+    check_embeddings,
+    check_fit,
+    floats,
+    frozen,
+)
 from edge_imprint_runtime.head_file import check_arrays, dump_arrays, read_arrays
+from edge_imprint_runtime.rules import Comparison, decide, softmax
 
 __all__ = ["Head"]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
-# Products are taken in blocks of rows, so that memory stays bounded for any N.
-_BLOCK_BYTES = 64 * 2**20
+_OPTIONAL_ARRAYS = {"center": 1, "transform": 2, "metric": 2, "threshold": 1}  # dimensions
 
 
 class Head:
     """Class proxies and the rule that compares embeddings with them. Immutable.
 
-    The score of class c for an embedding z is ``max_k <norm((z - center) @ transform), p_ck>``
-    (arXiv 2503.14572, section 3). Ties go to the lowest class index.
+    An embedding z becomes ``n = norm((z - center) @ transform)``; its similarity to each proxy
+    and what follows from that is the rule's business (`docs/contract.md`; arXiv 2503.14572,
+    section 3).
 
     Args:
         proxies: (P, E) finite numbers, kept as float32.
@@ -56,23 +64,35 @@ class Head:
         rule: How an embedding becomes scores.
         center: (D,) finite numbers, taken off each embedding first; None for zeros.
         transform: (D, E) finite numbers; None for the identity (E = D).
+        metric: (E, F) finite numbers under mahalanobis, whose distance between n and p is
+            ``|(n - p) @ metric|``; else None.
+        threshold: (C,) the nearest similarity from which on an embedding is known to be of a
+            class; None where the head is not calibrated.
+        temperature: What scores are divided by before they become probabilities, above 0;
+            None where the head is not calibrated.
         recipe: How the proxies were made, one line.
         backbone: What made the embeddings; None if they came as bare numbers.
 
     Raises:
-        HeadValueError: The arrays contradict each other, or hold NaN or infinity.
+        HeadValueError: The arrays contradict each other or the rule, or hold NaN or infinity.
         LabelCountError: There are more or fewer labels than classes.
-        ContractValueError: A label is empty, too long or there twice.
+        ContractValueError: A label is empty, too long or there twice, the temperature is out
+            of range, or a class of a calibrated head is named ``unknown``.
+        ParameterError: More neighbors are to vote than there are proxies.
     """
 
     __slots__ = (
+        "_comparison",
         "backbone",
         "center",
         "class_index",
         "labels",
+        "metric",
         "proxies",
         "recipe",
         "rule",
+        "temperature",
+        "threshold",
         "transform",
     )
 
@@ -82,8 +102,12 @@ class Head:
     rule: Rule
     center: Float32 | None
     transform: Float32 | None
+    metric: Float32 | None
+    threshold: Float32 | None
+    temperature: float | None
     recipe: str
     backbone: BackboneInfo | None
+    _comparison: Comparison | None
 
     def __init__(
         self,
@@ -94,10 +118,13 @@ class Head:
         *,
         center: npt.ArrayLike | None = None,
         transform: npt.ArrayLike | None = None,
+        metric: npt.ArrayLike | None = None,
+        threshold: npt.ArrayLike | None = None,
+        temperature: float | None = None,
         recipe: str = "given",
         backbone: BackboneInfo | None = None,
     ) -> None:
-        matrix = _floats("proxies", proxies, 2)
+        matrix = floats("proxies", proxies, 2)
         index = np.asarray(class_index)
         if index.ndim != 1 or len(index) != len(matrix) or index.dtype.kind not in "iu":
             raise HeadValueError(
@@ -106,24 +133,37 @@ class Head:
             )
         names = tuple(labels)
         check_labels(names)
-        _check_classes(index, len(names))
+        check_classes(index, len(names))
         order = np.argsort(index, kind="stable")
-        values = {
-            "proxies": _frozen(matrix[order]),
-            "class_index": _frozen(index[order].astype(np.int64)),
+        given = {
+            "center": center,
+            "transform": transform,
+            "metric": metric,
+            "threshold": threshold,
+        }
+        values: dict[str, Any] = {
+            name: None if array is None else frozen(floats(name, array, ndim))
+            for (name, array), ndim in zip(
+                given.items(), _OPTIONAL_ARRAYS.values(), strict=True
+            )
+        }
+        values |= {
+            "proxies": frozen(matrix[order]),
+            "class_index": frozen(index[order].astype(np.int64)),
             "labels": names,
             "rule": rule if rule is not None else Rule(),
-            "center": None if center is None else _frozen(_floats("center", center, 1)),
-            "transform": (
-                None if transform is None else _frozen(_floats("transform", transform, 2))
+            # Any type of number will do, numpy's too; what is none is refused below.
+            "temperature": (
+                float(temperature) if isinstance(temperature, numbers.Real) else temperature
             ),
             "recipe": recipe,
             "backbone": backbone,
+            "_comparison": None,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        self._check_map()
-        _ = self.contract  # recipe and embedding size are checked there
+        check_fit(self)
+        _ = self.contract  # recipe, embedding size and temperature are checked there
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(
@@ -139,10 +179,10 @@ class Head:
             self.class_index,
             self.labels,
             self.rule,
-            center=self.center,
-            transform=self.transform,
+            temperature=self.temperature,
             recipe=self.recipe,
             backbone=self.backbone,
+            **{name: getattr(self, name) for name in _OPTIONAL_ARRAYS},
         )
         return make, ()
 
@@ -165,44 +205,67 @@ class Head:
     def contract(self) -> Contract:
         """What is written beside the numbers."""
         return Contract(
-            self.labels, self.rule, self.embedding_size, self.recipe, backbone=self.backbone
+            self.labels,
+            self.rule,
+            self.embedding_size,
+            self.recipe,
+            backbone=self.backbone,
+            temperature=self.temperature,
         )
 
     def scores(self, embeddings: npt.ArrayLike) -> Float32:
         """Compare embeddings with every class.
 
         Args:
-            embeddings: (N, D) finite numbers; computed in float32.
+            embeddings: (N, D) finite numbers; taken as float32.
 
         Returns:
-            (N, C) float32, higher is nearer.
+            (N, C) float32, higher is nearer: the similarity of each class's nearest proxy
+            under ``max``, its share of the votes under ``mnn``.
 
         Raises:
-            InputError: The shape is not (N, D), or a row is NaN or infinite.
+            InputError: The shape is not (N, D), a row is NaN or infinite, or its scores are
+                beyond float32.
         """
-        rows = self._check(embeddings)
-        first = np.flatnonzero(np.diff(self.class_index, prepend=-1))
-        out = np.empty((len(rows), len(self.labels)), np.float32)
-        block = max(1, _BLOCK_BYTES // (4 * len(self.proxies)))
-        for start in range(0, len(rows), block):
-            similarity = self._map(rows[start : start + block]) @ self.proxies.T
-            out[start : start + block] = np.maximum.reduceat(similarity, first, axis=1)
-        return out
+        return self._compare(embeddings)[0]
+
+    def nearest(self, embeddings: npt.ArrayLike) -> Float32:
+        """Return (N, C) float32: that of each class's nearest proxy; see `scores`."""
+        return self._compare(embeddings)[1]
 
     def predict(self, embeddings: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Name the class of each embedding.
-
-        Args:
-            embeddings: (N, D) finite numbers.
+        """Name the class of each embedding; see `scores`.
 
         Returns:
-            (N,) int32 class indices; of equal scores the lowest index wins.
+            (N,) int32 class indices. Where votes are equal the nearest class wins; of equal
+            scores then the lowest index.
+        """
+        return decide(self.rule, *self._compare(embeddings))
+
+    def known(self, embeddings: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Tell of which embeddings the class is known; see `scores`.
+
+        Returns:
+            (N,) bool: whether the nearest proxy of the class that `predict` names is as near
+            as that class's threshold.
 
         Raises:
-            InputError: The shape is not (N, D), or a row is NaN or infinite.
+            NotCalibratedError: The head has no threshold.
         """
-        labels: npt.NDArray[np.int32] = self.scores(embeddings).argmax(axis=1).astype(np.int32)
-        return labels
+        threshold, _ = self.calibration()
+        scores, nearest = self._compare(embeddings)
+        label = decide(self.rule, scores, nearest)
+        near: npt.NDArray[np.bool_] = nearest[np.arange(len(label)), label] >= threshold[label]
+        return near
+
+    def probability(self, embeddings: npt.ArrayLike) -> Float32:
+        """Return (N, C) float32, ``softmax(scores / temperature)``; see `scores`.
+
+        Raises:
+            NotCalibratedError: The head has no temperature.
+        """
+        _, temperature = self.calibration()
+        return softmax(self.scores(embeddings), temperature)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write the head file (safetensors), atomically.
@@ -220,10 +283,9 @@ class Head:
         """
         arrays: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
         arrays = {"proxies": self.proxies, "class_index": self.class_index}
-        if self.center is not None:
-            arrays["center"] = self.center
-        if self.transform is not None:
-            arrays["transform"] = self.transform
+        for name in _OPTIONAL_ARRAYS:
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         return write_atomic(path, dump_arrays(arrays, encode(self.contract)), force=force)
 
     @classmethod
@@ -241,7 +303,8 @@ class Head:
             NoContractError: It has no edge-imprint metadata.
             ContractVersionError, ContractKeyError, ContractValueError: Its metadata is not
                 what this release reads.
-            HeadValueError, LabelCountError: Its arrays and labels contradict each other.
+            HeadValueError, LabelCountError, ParameterError: Its arrays, labels and rule
+                contradict each other.
         """
         arrays, metadata = read_arrays(Path(path))
         contract = decode(metadata, model=False, where=str(path))
@@ -252,12 +315,12 @@ class Head:
                 arrays["class_index"],
                 contract.labels,
                 contract.rule,
-                center=arrays.get("center"),
-                transform=arrays.get("transform"),
+                temperature=contract.temperature,
                 recipe=contract.recipe,
                 backbone=contract.backbone,
+                **{name: arrays.get(name) for name in _OPTIONAL_ARRAYS},
             )
-        except (HeadValueError, LabelCountError) as error:
+        except (HeadValueError, LabelCountError, ParameterError) as error:
             raise type(error)(f"{path}: {error}") from error
         if head.embedding_size != contract.embedding_size:
             raise HeadValueError(
@@ -266,79 +329,34 @@ class Head:
             )
         return head
 
-    def _map(self, rows: Float32) -> Float32:
-        if self.center is not None:
-            rows = rows - self.center
-        if self.transform is not None:
-            rows = rows @ self.transform
-        if self.rule.embedding_norm == "l2":
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows / np.maximum(norms, np.float32(EPSILON))
-        return rows
+    def calibration(self) -> tuple[Float32, float]:
+        """Return (C,) threshold and temperature.
 
-    def _check(self, embeddings: npt.ArrayLike) -> Float32:
-        given = np.asarray(embeddings)
-        if (
-            given.ndim != 2
-            or given.shape[1] != self.embedding_size
-            or given.dtype.kind not in "fiu"
-        ):
-            raise InputError(
-                f"embeddings must be numbers of shape (N, {self.embedding_size}), "
-                f"got {given.shape} of {given.dtype}"
+        Raises:
+            NotCalibratedError: The head has none.
+        """
+        if self.threshold is None or self.temperature is None:
+            raise NotCalibratedError(
+                "the head is not calibrated, so that it has no probabilities and knows no "
+                "unknown; build it with --calibrate"
             )
-        with np.errstate(over="ignore"):  # beyond float32's range is infinity, refused below
-            rows = given.astype(np.float32)
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            raise InputError(f"embedding {int(np.argmin(finite))} holds NaN or infinity")
-        return rows
+        return self.threshold, self.temperature
 
-    def _check_map(self) -> None:
-        size = self.embedding_size
-        mapped = size if self.transform is None else self.transform.shape[1]
-        if self.transform is not None and self.transform.shape[0] != size:
-            raise HeadValueError(
-                f"transform must have {size} rows, one an entry of center, "
-                f"got {self.transform.shape[0]}"
+    def comparison(self) -> Comparison:
+        """Make the rule's arithmetic ready for these proxies, once."""
+        if self._comparison is None:
+            made = Comparison(
+                self.rule,
+                self.proxies,
+                self.class_index,
+                center=self.center,
+                transform=self.transform,
+                metric=self.metric,
             )
-        if mapped != self.proxies.shape[1]:
-            raise HeadValueError(
-                f"proxies must have {mapped} columns, got {self.proxies.shape[1]}"
-            )
+            object.__setattr__(self, "_comparison", made)
+            return made
+        return self._comparison
 
-
-def _check_classes(index: npt.NDArray[np.generic], classes: int) -> None:
-    found = np.unique(index).astype(np.int64)
-    if len(found) and not 0 <= int(found[0]) <= int(found[-1]) < classes:
-        raise LabelCountError(
-            f"class_index goes from {found[0]} to {found[-1]}, but there are {classes} labels"
-        )
-    if len(found) < classes:
-        empty = int(np.setdiff1d(np.arange(classes), found)[0])
-        raise LabelCountError(f"there are {classes} labels, but class {empty} has no proxy")
-
-
-def _floats(name: str, values: npt.ArrayLike, ndim: int) -> Float32:
-    try:
-        given = np.asarray(values)
-    except ValueError as error:  # rows of unequal length
-        raise HeadValueError(f"{name} must be one array of numbers: {error}") from error
-    if given.ndim != ndim or not given.size or given.dtype.kind not in "fiu":
-        raise HeadValueError(
-            f"{name} must be numbers in {ndim} dimensions, "
-            f"got shape {given.shape} of {given.dtype}"
-        )
-    with warnings.catch_warnings():
-        # A float64 beyond float32's range becomes infinity, which is refused below by name.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        array = given.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise HeadValueError(f"{name} hold NaN or infinity")
-    return array
-
-
-def _frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    copy: npt.NDArray[np.generic] = np.array(array, order="C", copy=True)
-    copy.flags.writeable = False
-    return copy
+    def _compare(self, embeddings: npt.ArrayLike) -> tuple[Float32, Float32]:
+        rows = check_embeddings(embeddings, self.embedding_size)
+        return self.comparison().scores_and_nearest(rows)

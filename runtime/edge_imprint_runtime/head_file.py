@@ -17,7 +17,7 @@ from edge_imprint_runtime.errors import HeadFileError
 __all__ = ["check_arrays", "dump_arrays", "read_arrays"]
 
 _REQUIRED = {"proxies": "float32", "class_index": "int64"}
-_OPTIONAL = {"center": "float32", "transform": "float32"}
+_OPTIONAL = dict.fromkeys(("center", "transform", "metric", "threshold"), "float32")
 
 
 def dump_arrays(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from PIL import Image
 
 from edge_imprint_runtime.backends import BACKENDS, Runner
 from edge_imprint_runtime.contract import Contract, GraphInfo, Preprocess, decode
+from edge_imprint_runtime.contract.spec import UNKNOWN
 from edge_imprint_runtime.errors import (
     InputError,
     LabelCountError,
@@ -30,6 +31,7 @@ __all__ = ["Model", "Photo", "Prediction", "Predictions", "open_model"]
 Photo = str | os.PathLike[str] | Image.Image
 
 _OUTPUTS = (("scores", 2, "tensor(float)"), ("label", 1, "tensor(int32)"))
+_CALIBRATED = (("known", 1, "tensor(int32)"), ("probability", 2, "tensor(float)"))
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,21 @@ class Prediction:
     """The answer for one image.
 
     Attributes:
-        label: The class's name.
-        index: Its position in the model's labels.
+        label: The class's name, or ``unknown`` where ``known`` is false.
+        index: Position of the nearest class in the model's labels.
         score: Its score.
+        nearest: Its name.
+        known: Whether the image is as near to it as its known ones; None where the model is
+            not calibrated.
+        probability: That it is this class, among those of the model; None likewise.
     """
 
     label: str
     index: int
     score: float
+    nearest: str
+    known: bool | None = None
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,20 +62,35 @@ class Predictions(Sequence[Prediction]):
 
     Attributes:
         scores: (N, C) float32, higher is nearer.
-        label: (N,) int32 class indices.
+        label: (N,) int32 class indices, whether known or not.
         labels: The C class names.
+        known: (N,) bool; None where the model is not calibrated.
+        probability: (N, C) float32; None likewise.
     """
 
     scores: npt.NDArray[np.float32]
     label: npt.NDArray[np.int32]
     labels: tuple[str, ...]
+    known: npt.NDArray[np.bool_] | None = None
+    probability: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, item: int) -> Prediction:  # type: ignore[override]
         index = int(self.label[item])
-        return Prediction(self.labels[index], index, float(self.scores[item, index]))
+        nearest = self.labels[index]
+        known = None if self.known is None else bool(self.known[item])
+        return Prediction(
+            label=UNKNOWN if known is False else nearest,
+            index=index,
+            score=float(self.scores[item, index]),
+            nearest=nearest,
+            known=known,
+            probability=(
+                None if self.probability is None else float(self.probability[item, index])
+            ),
+        )
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[item] for item in range(len(self)))
@@ -93,6 +117,8 @@ class Model:
         self.threads = runner.threads
         self._runner = runner
         self._outputs = list(runner.outputs)
+        calibrated = self.contract.temperature is not None
+        self._answers = _OUTPUTS + (_CALIBRATED if calibrated else ())
         p = self._preprocess
         uint8 = self._graph.input == "uint8"
         self._shape = (p.height, p.width, 3) if uint8 else (3, p.height, p.width)
@@ -154,12 +180,17 @@ class Model:
             NonFiniteScoresError: The model answered NaN or infinity.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """
-        scores, label = self._runner.run(["scores", "label"], self._batch(images))
-        if not np.isfinite(scores).all():
+        names = [name for name, _, _ in self._answers]
+        answer: dict[str, Any] = dict(
+            zip(names, self._runner.run(names, self._batch(images)), strict=True)
+        )
+        if not np.isfinite(answer["scores"]).all():
             raise NonFiniteScoresError(
                 "the model answered NaN or infinity; check its input, or export it again"
             )
-        return Predictions(scores, label, self.labels)  # type: ignore[arg-type]
+        if "known" in answer:
+            answer["known"] = answer["known"].astype(np.bool_)
+        return Predictions(labels=self.labels, **answer)
 
     def embed(
         self, images: Photo | Sequence[Photo] | npt.NDArray[np.generic]
@@ -208,7 +239,7 @@ class Model:
 
     def _check_graph(self, where: str) -> None:
         """Hold what the graph declares against what the metadata says."""
-        for name, rank, want in _OUTPUTS:
+        for name, rank, want in self._answers:
             if name not in self._runner.outputs:
                 raise ModelFileError(f"{where}: the graph has no output {name!r}")
             shape, kind = self._runner.outputs[name]

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +15,13 @@ from hypothesis import strategies as st
 
 from edge_imprint_runtime import BackboneInfo, Contract, GraphInfo, Preprocess, Rule
 from edge_imprint_runtime.contract import MAX_LABEL_BYTES, MAX_LABELS, VERSION, decode, encode
-from edge_imprint_runtime.contract.codec import HEAD_KEYS, MODEL_KEYS, NOTE_PREFIX, PREFIX
+from edge_imprint_runtime.contract.codec import (
+    HEAD_KEYS,
+    MODEL_KEYS,
+    NOTE_PREFIX,
+    OPTIONAL_KEYS,
+    PREFIX,
+)
 from edge_imprint_runtime.contract.spec import (
     MAX_EMBEDDING_SIZE,
     MAX_SIDE_PIXELS,
@@ -26,7 +34,6 @@ from edge_imprint_runtime.errors import (
     EdgeImprintError,
     NoContractError,
     ParameterError,
-    UnsupportedOptionError,
 )
 
 # Unicode without what can't be written as UTF-8 (surrogates) and without NUL.
@@ -57,13 +64,22 @@ BACKBONES = st.builds(
 GRAPHS = st.builds(
     GraphInfo, input=st.sampled_from(["uint8", "float32"]), slots=st.integers(1, MAX_SLOTS)
 )
+RULES = st.builds(Rule, embedding_norm=st.sampled_from(["none", "l2"])) | st.builds(
+    Rule,
+    embedding_norm=st.sampled_from(["none", "l2"]),
+    aggregation=st.just("mnn"),
+    distance=st.sampled_from(["cosine", "euclidean", "manhattan", "mahalanobis"]),
+    neighbors=st.integers(1, 10**9 - 1),
+    weighting=st.sampled_from(["uniform", "distance"]),
+)
 HEADS = st.builds(
     Contract,
     labels=st.lists(NAMES, min_size=1, max_size=20, unique=True).map(tuple),
-    rule=st.builds(Rule, embedding_norm=st.sampled_from(["none", "l2"])),
+    rule=RULES,
     embedding_size=st.integers(1, MAX_EMBEDDING_SIZE),
     recipe=NAMES,
     backbone=st.none() | BACKBONES,
+    temperature=st.none() | st.floats(1e-12, 1e12),
 )
 DIGEST = "0123456789abcdef" * 4
 MODEL = Contract(
@@ -96,7 +112,8 @@ def test_model_contract_round_trip(
     contract = dataclasses.replace(contract, backbone=backbone, graph=graph)
     text = encode(contract)
     assert decode(text, model=True) == contract
-    assert set(text) == {PREFIX + key for key in MODEL_KEYS}
+    optional = () if contract.temperature is None else OPTIONAL_KEYS
+    assert set(text) == {PREFIX + key for key in (*MODEL_KEYS, *optional)}
 
 
 def test_metadata_are_spelled_as_documented() -> None:
@@ -189,12 +206,47 @@ RULE = encode(MODEL)[PREFIX + "rule"]
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [("=max", "=mnn"), ("=inner_product", "=cosine"), ("neighbors=1", "neighbors=5")],
+    ("old", "new", "reason"),
+    [
+        ("neighbors=1", "neighbors=5", "neighbors must be 1 under aggregation='max', got 5"),
+        ("=uniform", "=distance", "weighting must be 'uniform' under aggregation='max'"),
+        ("=max", "=median", "aggregation must be 'max' or 'mnn', got 'median'"),
+    ],
 )
-def test_rule_of_the_interface_that_this_release_lacks(old: str, new: str) -> None:
-    with pytest.raises(UnsupportedOptionError, match="not available in this release"):
-        decode(changed("rule", RULE.replace(old, new)), model=True)
+def test_rules_that_contradict_themselves(old: str, new: str, reason: str) -> None:
+    with pytest.raises(ContractValueError, match=f"^m: rule: {reason}"):
+        decode(changed("rule", RULE.replace(old, new)), model=True, where="m")
+
+
+@pytest.mark.parametrize("text", ["0.25", "1", "1e-07", "1e+10", "0.1234567890123456"])
+def test_a_temperature_is_read(text: str) -> None:
+    assert decode(changed("temperature", text), model=True).temperature == float(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0.0", "-1", "nan", "inf", "1e-13", "1e13", "1,5", " 1", "1e999", "1" * 30],
+)
+def test_temperatures_that_are_none(text: str) -> None:
+    with pytest.raises(ContractValueError, match="temperature must be a number"):
+        decode(changed("temperature", text), model=True)
+
+
+def test_no_class_of_a_calibrated_head_is_named_unknown() -> None:
+    labels = ("cat", "unknown")
+    assert dataclasses.replace(MODEL, labels=labels).labels == labels
+    with pytest.raises(ContractValueError) as caught:
+        dataclasses.replace(MODEL, labels=labels, temperature=1.0)
+    assert str(caught.value) == (
+        "no class of a calibrated head may be named 'unknown', "
+        "its answer where it knows none; rename the class"
+    )
+
+
+def test_the_page_has_the_optional_keys_too() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "contract.md").read_text()
+    for key in OPTIONAL_KEYS:
+        assert f"\n| `edge_imprint.{key}` | if calibrated | if calibrated |" in page
 
 
 def test_label_limits_hold_at_the_limit() -> None:
@@ -221,8 +273,14 @@ def test_late_duplicate_among_many_labels() -> None:
     [
         (lambda: Rule(embedding_norm="l1"), ParameterError),
         (lambda: Rule(neighbors=True), ParameterError),
-        (lambda: Rule(neighbors=2), UnsupportedOptionError),
-        (lambda: Rule(distance="manhattan"), UnsupportedOptionError),
+        (lambda: Rule(neighbors=0), ParameterError),
+        (lambda: Rule(neighbors=2), ParameterError),
+        (lambda: Rule(weighting="distance"), ParameterError),
+        (lambda: Rule(distance="minkowski"), ParameterError),
+        (lambda: Rule(aggregation="mnn", weighting="distance"), ParameterError),
+        (lambda: dataclasses.replace(MODEL, temperature=0.0), ContractValueError),
+        (lambda: dataclasses.replace(MODEL, temperature=math.nan), ContractValueError),
+        (lambda: dataclasses.replace(MODEL, temperature=1), ContractValueError),
         (lambda: Preprocess(0, 16), ContractValueError),
         (lambda: Preprocess(16, 16.0), ContractValueError),  # type: ignore[arg-type]
         (lambda: Preprocess(16, 16, std=(1, 1, 0)), ContractValueError),

@@ -22,6 +22,7 @@ MODEL = encode(
         recipe="given",
         backbone=BackboneInfo("tiny", "packaged", DIGEST, Preprocess(16, 16)),
         graph=GraphInfo("uint8", 20),
+        temperature=0.25,
     )
 )
 RULE = MODEL[PREFIX + "rule"]
@@ -50,6 +51,9 @@ NOT_RULES = [
     RULE.rpartition(" ")[0],
     *(RULE.replace("=l2", value) for value in ("=L2", "=l2=l2", "=", "")),
     *(RULE.replace("=max", value) for value in ("=median", "='max'")),
+    RULE.replace("neighbors=1", "neighbors=2"),
+    RULE.replace("=uniform", "=distance"),
+    RULE.replace("=max", "=mnn").replace("=uniform", "=distance"),
     *(RULE.replace("neighbors=1", f"neighbors={n}") for n in NOT_COUNTS[:4]),
     *(RULE.replace("neighbors=1", f"neighbors={n}") for n in ("1.0", *OTHER_DIGITS)),
 ]
@@ -86,6 +90,7 @@ MALFORMED = {
     "preprocess": NOT_STEPS,
     "input": ["", "uint8", "uint8 NCHW RGB", "uint8 NHWC BGR", "float32 NHWC RGB", "\ud800"],
     "slots": [*NOT_COUNTS, "1048577"],
+    "temperature": ["", "0", "-1", "+1", "1e13", "nan", *NOT_NUMBERS[:5], *OTHER_DIGITS],
     "precision": ["", "fp16", "FP32", "x" * 5_000],
 }
 CASES = [

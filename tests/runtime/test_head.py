@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head's numbers: its oracle against a second, plainer way to compute the same."""
+"""The head: what it is made of, what it refuses, and its numbers by hand."""
 
 from __future__ import annotations
 
@@ -11,75 +11,19 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge_imprint_runtime import Head, Rule
-from edge_imprint_runtime import head as head_module
 from edge_imprint_runtime.errors import (
     ContractValueError,
     EdgeImprintError,
     HeadValueError,
     InputError,
     LabelCountError,
+    NotCalibratedError,
+    ParameterError,
 )
 
 MakeHead = Callable[..., Head]
-Rows = npt.NDArray[np.float32]
-
-
-def brute_force(head: Head, embedding: Rows) -> list[float]:
-    """Score one embedding number by number, in Python's float64."""
-    z = [float(value) for value in embedding]
-    if head.center is not None:
-        z = [a - float(b) for a, b in zip(z, head.center, strict=True)]
-    if head.transform is not None:
-        columns = head.transform.T.tolist()
-        z = [sum(a * b for a, b in zip(z, column, strict=True)) for column in columns]
-    if head.rule.embedding_norm == "l2":
-        norm = max(math.sqrt(sum(a * a for a in z)), 1e-12)
-        z = [a / norm for a in z]
-    scores = [-math.inf] * len(head.labels)
-    for index, proxy in zip(head.class_index.tolist(), head.proxies.tolist(), strict=True):
-        score = sum(a * b for a, b in zip(z, proxy, strict=True))
-        scores[index] = max(scores[index], score)
-    return scores
-
-
-@given(
-    classes=st.integers(1, 6),
-    proxies=st.integers(1, 5),
-    dim=st.integers(1, 12),
-    rows=st.integers(1, 5),
-    center=st.booleans(),
-    transform=st.booleans(),
-    norm=st.sampled_from(["none", "l2"]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_scores_are_those_of_brute_force(
-    make_head: MakeHead,
-    classes: int,
-    proxies: int,
-    dim: int,
-    rows: int,
-    center: bool,
-    transform: bool,
-    norm: str,
-    seed: int,
-) -> None:
-    head = make_head(
-        classes, proxies, dim, center=center, transform=transform, norm=norm, seed=seed
-    )
-    embeddings = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
-    scores = head.scores(embeddings)
-    want = np.array([brute_force(head, row) for row in embeddings])
-    assert scores.shape == (rows, classes)
-    assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, want, rtol=1e-5, atol=1e-5)
-    labels = head.predict(embeddings)
-    assert labels.dtype == np.int32
-    chosen = want[np.arange(rows), labels]
-    np.testing.assert_allclose(chosen, want.max(axis=1), rtol=1e-5, atol=1e-5)
 
 
 def test_scores_by_hand() -> None:
@@ -124,21 +68,6 @@ def test_a_zero_embedding_scores_zero() -> None:
 def test_an_embedding_near_zero_has_a_norm_down_to_epsilon() -> None:
     head = Head([[1, 0], [0, 1]], [0, 1], ["a", "b"])
     np.testing.assert_allclose(head.scores([[1e-9, 0], [0, 1e-15]]), [[1, 0], [0, 1e-3]])
-
-
-@pytest.mark.parametrize("block_bytes", [1, 100, 1_000])
-def test_blocks_change_nothing(
-    make_head: MakeHead, monkeypatch: pytest.MonkeyPatch, block_bytes: int
-) -> None:
-    head = make_head(5, 4, 8, center=True, transform=True)
-    embeddings = np.random.default_rng(1).standard_normal((37, 8))
-    whole = head.scores(embeddings)
-    monkeypatch.setattr(head_module, "_BLOCK_BYTES", block_bytes)
-    np.testing.assert_allclose(head.scores(embeddings), whole, rtol=1e-6, atol=1e-6)
-
-
-def test_no_embeddings_no_scores(make_head: MakeHead) -> None:
-    assert make_head(3, 2, 8).scores(np.empty((0, 8))).shape == (0, 3)
 
 
 def test_classes_may_come_in_any_order() -> None:
@@ -204,6 +133,24 @@ BAD_ARRAYS: list[tuple[str, object, type[EdgeImprintError]]] = [
     ("transform", [[1.0], [0.0]], HeadValueError),
     ("transform", [[math.inf, 0], [0, 1]], HeadValueError),
     ("transform", [1.0, 0.0], HeadValueError),
+    ("metric", None, HeadValueError),
+    ("metric", [[1.0, 0.0]], HeadValueError),
+    ("metric", [1.0, 0.0], HeadValueError),
+    ("metric", [[1.0, math.nan], [0, 1]], HeadValueError),
+    ("rule", Rule(), HeadValueError),
+    ("rule", Rule(distance="euclidean"), HeadValueError),
+    ("rule", Rule("l2", "mnn", "mahalanobis", 3), ParameterError),
+    ("threshold", None, HeadValueError),
+    ("threshold", [0.0], HeadValueError),
+    ("threshold", [[0.0, 0.0]], HeadValueError),
+    ("threshold", [0.0, math.nan], HeadValueError),
+    ("temperature", None, HeadValueError),
+    ("temperature", 0.0, ContractValueError),
+    ("temperature", -1.0, ContractValueError),
+    ("temperature", math.nan, ContractValueError),
+    ("temperature", math.inf, ContractValueError),
+    ("temperature", "1", ContractValueError),
+    ("labels", ["a", "unknown"], ContractValueError),
 ]
 
 
@@ -212,7 +159,9 @@ def test_arrays_that_contradict(
     name: str, value: object, error: type[EdgeImprintError]
 ) -> None:
     good = {"proxies": np.eye(2), "class_index": [0, 1], "labels": ["a", "b"]}
-    good |= {"center": np.zeros(2), "transform": np.eye(2)}
+    good |= {"center": np.zeros(2), "transform": np.eye(2), "metric": np.eye(2)}
+    good |= {"rule": Rule("l2", "mnn", "mahalanobis", 2)}
+    good |= {"threshold": np.zeros(2), "temperature": np.float32(0.5)}
     Head(**good)
     with pytest.raises(error):
         Head(**good | {name: value})
@@ -221,6 +170,56 @@ def test_arrays_that_contradict(
 def test_the_error_names_the_class_without_a_proxy() -> None:
     with pytest.raises(LabelCountError, match="3 labels, but class 1 has no proxy"):
         Head(np.eye(2), [0, 2], ["a", "b", "c"])
+
+
+def test_the_sentences_of_what_contradicts_the_rule() -> None:
+    def said(rule: Rule | None = None, **given: object) -> str:
+        with pytest.raises(EdgeImprintError) as caught:
+            Head(np.eye(2), [0, 1], ["a", "b"], rule, **given)
+        return str(caught.value)
+
+    mahalanobis = Rule(distance="mahalanobis")
+    assert said(mahalanobis) == "distance='mahalanobis' needs metric, (2, F) numbers"
+    assert said(mahalanobis, metric=np.eye(3)) == "metric must have 2 rows, got 3"
+    assert said(metric=np.eye(2)) == (
+        "metric belongs to distance='mahalanobis', the rule has 'inner_product'; leave it out"
+    )
+    assert said(Rule(aggregation="mnn", neighbors=3)) == (
+        "neighbors must be at most the 2 proxies of the head, got 3"
+    )
+    both = "threshold and temperature belong together: both or neither"
+    assert said(threshold=[0, 0]) == said(temperature=1.0) == both
+    assert said(threshold=[0], temperature=1.0) == (
+        "threshold must hold 2 numbers, one a class, got 1"
+    )
+    assert said(threshold=[0, 0], temperature=0) == (
+        "temperature must be a number from 1e-12 to 1e+12, got 0.0"
+    )
+
+
+def test_a_calibrated_head_by_hand() -> None:
+    head = Head(
+        np.eye(2), [0, 1], ["a", "b"], threshold=[0.9, 0.7], temperature=0.5, recipe="given"
+    )
+    rows = [[3, 4], [4, 3], [1, 0], [0, 1]]
+    assert head.predict(rows).tolist() == [1, 0, 0, 1]
+    assert head.known(rows).tolist() == [True, False, True, True]
+    assert head.known(rows).dtype == np.bool_
+    a, b = math.exp(0.6 / 0.5), math.exp(0.8 / 0.5)
+    probability = head.probability(rows)
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability[0], [a / (a + b), b / (a + b)], rtol=1e-6)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_what_is_not_calibrated_says_so(make_head: MakeHead) -> None:
+    for call in (make_head().known, make_head().probability):
+        with pytest.raises(NotCalibratedError) as caught:
+            call(np.zeros((1, 8)))
+        assert str(caught.value) == (
+            "the head is not calibrated, so that it has no probabilities and "
+            "knows no unknown; build it with --calibrate"
+        )
 
 
 def test_a_head_does_not_change(make_head: MakeHead) -> None:
@@ -252,11 +251,21 @@ def test_a_head_keeps_its_own_copy() -> None:
 def test_a_copy_is_equal_and_as_immutable(
     make_head: MakeHead, duplicate: Callable[[Head], Head]
 ) -> None:
-    head = make_head(3, 2, 8, center=True, transform=True, norm="none")
+    head = make_head(
+        3,
+        2,
+        8,
+        center=True,
+        transform=True,
+        norm="none",
+        distance="mahalanobis",
+        calibrated=True,
+    )
     same = duplicate(head)
     assert same.contract == head.contract
     rows = np.random.default_rng(0).standard_normal((4, 8))
     assert np.array_equal(same.scores(rows), head.scores(rows))
+    assert np.array_equal(same.known(rows), head.known(rows))
     with pytest.raises(ValueError, match="read-only"):
         same.proxies[0, 0] = 1
 

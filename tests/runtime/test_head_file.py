@@ -29,6 +29,7 @@ from edge_imprint_runtime.errors import (
     NoContractError,
     OutputExistsError,
     OutputWriteError,
+    ParameterError,
 )
 
 MakeHead = Callable[..., Head]
@@ -50,7 +51,7 @@ def put(path: Path, arrays: Arrays, metadata: dict[str, str] | None = METADATA) 
 
 def same(a: Head, b: Head) -> bool:
     """Tell whether two heads are equal, bit for bit."""
-    names = ("proxies", "class_index", "center", "transform")
+    names = ("proxies", "class_index", "center", "transform", "metric", "threshold")
     pairs = [(getattr(a, name), getattr(b, name)) for name in names]
     return a.contract == b.contract and all(
         x is y is None or np.array_equal(x, y) for x, y in pairs
@@ -69,13 +70,32 @@ def heads(draw: st.DrawFn) -> Head:
         )
         return np.array(flat, np.float32).reshape(shape)
 
+    size = mapped if transform else dim
+    aggregation = draw(st.sampled_from(["max", "mnn"]))
+    rule = Rule(
+        draw(st.sampled_from(["none", "l2"])),
+        aggregation,
+        draw(st.sampled_from(["inner_product", "cosine", "mahalanobis"])),
+        draw(st.integers(1, len(index))) if aggregation == "mnn" else 1,
+    )
+    calibrated = draw(st.booleans())
     return Head(
-        numbers(len(index), mapped if transform else dim),
+        numbers(len(index), size),
         draw(st.permutations(index)),
-        draw(st.lists(NAMES, min_size=classes, max_size=classes, unique=True)),
-        Rule(embedding_norm=draw(st.sampled_from(["none", "l2"]))),
+        draw(
+            st.lists(
+                NAMES.filter(lambda name: name != "unknown"),
+                min_size=classes,
+                max_size=classes,
+                unique=True,
+            )
+        ),
+        rule,
         center=numbers(dim) if draw(st.booleans()) else None,
         transform=numbers(dim, mapped) if transform else None,
+        metric=numbers(size, 2) if rule.distance == "mahalanobis" else None,
+        threshold=numbers(classes) if calibrated else None,
+        temperature=draw(st.floats(1e-12, 1e12)) if calibrated else None,
         recipe=draw(NAMES),
     )
 
@@ -209,6 +229,29 @@ def test_bad_arrays_in_a_file(
     path = put(tmp_path / "bad.head", arrays)
     with pytest.raises(error, match=r"bad\.head"):
         Head.load(path)
+
+
+def test_rule_and_arrays_of_a_file(tmp_path: Path) -> None:
+    """What the metadata ask for is in the arrays, and nothing else is."""
+    path, rule = tmp_path / "h", METADATA["edge_imprint.rule"]
+    votes = METADATA | {
+        "edge_imprint.rule": rule.replace("max", "mnn").replace("neighbors=1", "neighbors=4")
+    }
+    with pytest.raises(ParameterError, match="h: neighbors must be at most the 3 proxies"):
+        Head.load(put(path, ARRAYS, votes))
+    distance = {"edge_imprint.rule": rule.replace("inner_product", "mahalanobis")}
+    with pytest.raises(HeadValueError, match="h: distance='mahalanobis' needs metric"):
+        Head.load(put(path, ARRAYS, METADATA | distance))
+    metric = ARRAYS | {"metric": np.eye(4, dtype=np.float32)}
+    assert Head.load(put(path, metric, METADATA | distance)).metric is not None
+    with pytest.raises(HeadValueError, match="h: metric belongs to distance='mahalanobis'"):
+        Head.load(put(path, metric))
+    threshold = ARRAYS | {"threshold": np.zeros(3, np.float32)}
+    temperature = METADATA | {"edge_imprint.temperature": "0.5"}
+    for arrays, metadata in ((threshold, METADATA), (ARRAYS, temperature)):
+        with pytest.raises(HeadValueError, match="h: threshold and temperature belong"):
+            Head.load(put(path, arrays, metadata))
+    assert Head.load(put(path, threshold, temperature)).temperature == 0.5
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2"])

@@ -126,7 +126,8 @@ def test_predictions_are_a_sequence(model: Model, photos: list[Path]) -> None:
     assert items[::-1] == list(reversed(answers))
     assert items[1] in answers
     for row, item in zip(answers.scores, items, strict=True):
-        assert item == Prediction(model.labels[row.argmax()], int(row.argmax()), row.max())
+        name, index = model.labels[row.argmax()], int(row.argmax())
+        assert item == Prediction(name, index, row.max(), nearest=name)
         assert [type(value) for value in (item.index, item.score)] == [int, float]
     with pytest.raises(IndexError):
         answers[3]

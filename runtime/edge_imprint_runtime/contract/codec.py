@@ -32,6 +32,7 @@ from edge_imprint_runtime.errors import (
 __all__ = [
     "HEAD_KEYS",
     "MODEL_KEYS",
+    "OPTIONAL_KEYS",
     "PREFIX",
     "decode",
     "encode",
@@ -47,8 +48,11 @@ HEAD_KEYS = ("version", "labels", "rule", "recipe", "embedding_size")
 BACKBONE_KEYS = ("backbone", "backbone_weights", "backbone_digest", "preprocess")
 GRAPH_KEYS = ("input", "slots", "precision")
 MODEL_KEYS = HEAD_KEYS + BACKBONE_KEYS + GRAPH_KEYS
+# There in what is calibrated, and only there.
+OPTIONAL_KEYS = ("temperature",)
 
 _INPUT_TEXT = {"uint8": "uint8 NHWC RGB", "float32": "float32 NCHW RGB"}
+_NUMBER = r"[0-9]{1,20}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?"
 # JSON may spell one character in six bytes, and wants quotes, commas and brackets.
 _MAX_LABELS_TEXT = MAX_LABELS * (6 * MAX_LABEL_BYTES + 4)
 
@@ -78,6 +82,8 @@ def encode(contract: Contract) -> dict[str, str]:
         text["input"] = _INPUT_TEXT[contract.graph.input]
         text["slots"] = str(contract.graph.slots)
         text["precision"] = contract.graph.precision
+    if contract.temperature is not None:
+        text["temperature"] = repr(float(contract.temperature))
     return {PREFIX + key: value for key, value in text.items()}
 
 
@@ -97,7 +103,6 @@ def decode(metadata: Mapping[str, str], *, model: bool, where: str = "this file"
         ContractVersionError: The version is not this release's.
         ContractKeyError: A key is missing or unknown.
         ContractValueError: A value is malformed or above its limit.
-        UnsupportedOptionError: The rule asks for what this release does not carry out.
     """
     text = {
         key[len(PREFIX) :]: value
@@ -145,6 +150,7 @@ def _decode(text: Mapping[str, str]) -> Contract:
         recipe=text["recipe"],
         backbone=backbone,
         graph=graph,
+        temperature=_decode_temperature(text.get("temperature")),
     )
 
 
@@ -162,7 +168,8 @@ def _check_keys(text: Mapping[str, str], model: bool) -> None:
     # A head carries all of its backbone's keys or none (made from bare embeddings).
     if not model and text.keys() & set(BACKBONE_KEYS):
         required |= set(BACKBONE_KEYS)
-    missing, unknown = sorted(required - text.keys()), sorted(text.keys() - required)
+    missing = sorted(required - text.keys())
+    unknown = sorted(text.keys() - required - set(OPTIONAL_KEYS))
     if missing:
         raise ContractKeyError(f"the metadata lacks the key {PREFIX}{missing[0]}")
     if unknown:
@@ -197,6 +204,14 @@ def _decode_rule(text: str) -> Rule:
         return Rule(neighbors=neighbors, **values)
     except ParameterError as error:
         raise ContractValueError(f"rule: {error}") from error
+
+
+def _decode_temperature(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(_NUMBER, text):
+        raise ContractValueError(f"temperature must be a number, got {text[:40]!r}")
+    return float(text)
 
 
 def format_preprocess(preprocess: Preprocess) -> str:
@@ -258,9 +273,6 @@ def _size(name: str, text: str) -> tuple[int, int]:
 
 def _three_numbers(name: str, text: str) -> tuple[float, float, float]:
     parts = text.split(",")
-    if len(parts) != 3 or not all(
-        re.fullmatch(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", part)
-        for part in parts
-    ):
+    if len(parts) != 3 or not all(re.fullmatch(f"-?{_NUMBER}", part) for part in parts):
         raise ContractValueError(f"{name} must be three numbers, got {text[:80]!r}")
     return float(parts[0]), float(parts[1]), float(parts[2])

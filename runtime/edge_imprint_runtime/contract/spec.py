@@ -8,24 +8,25 @@ import re
 from collections import Counter
 from dataclasses import dataclass, fields
 
-from edge_imprint_runtime.errors import (
-    ContractValueError,
-    ParameterError,
-    UnsupportedOptionError,
-)
+from edge_imprint_runtime.errors import ContractValueError, ParameterError
 
 __all__ = [
     "EPSILON",
     "MAX_LABELS",
     "MAX_LABEL_BYTES",
     "MAX_SIDE_PIXELS",
+    "MAX_TEMPERATURE",
     "MAX_TEXT_BYTES",
+    "MIN_TEMPERATURE",
+    "SHARE_TIE",
+    "UNKNOWN",
     "VERSION",
     "BackboneInfo",
     "Contract",
     "GraphInfo",
     "Preprocess",
     "Rule",
+    "check_choice",
     "check_labels",
 ]
 
@@ -40,40 +41,34 @@ MAX_SLOTS = 1_048_576
 # The smallest divisor of an L2 norm: a zero embedding stays zero instead of becoming NaN.
 EPSILON = 1e-12
 
-_RULE_VALUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    # field: (values this release carries out, values it only knows)
-    "embedding_norm": (("none", "l2"), ()),
-    "aggregation": (("max",), ("mnn",)),
-    "distance": (
-        ("inner_product",),
-        ("cosine", "euclidean", "manhattan", "mahalanobis"),
-    ),
-    "weighting": (("uniform",), ("distance",)),
+# Shares of votes this near are equal: as sums in float32 they differ in the last digit.
+SHARE_TIE = 1e-6
+# What stands for a class where none is known; no class of a calibrated head bears it.
+UNKNOWN = "unknown"
+# Beyond these float32 can't hold scores / temperature, and no real head comes near.
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-12, 1e12
+
+_RULE_VALUES = {
+    "embedding_norm": ("none", "l2"),
+    "aggregation": ("max", "mnn"),
+    "distance": ("inner_product", "cosine", "euclidean", "manhattan", "mahalanobis"),
+    "weighting": ("uniform", "distance"),
 }
 
 
-def check_choice(
-    name: str, value: object, now: tuple[str, ...], later: tuple[str, ...]
-) -> None:
-    """Check one option against the values that are carried out and those only known.
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check one option against its values.
 
     Args:
         name: The option, as the user wrote it.
         value: Its value.
-        now: Values that this release carries out.
-        later: Values that are part of the interface but not carried out yet.
+        allowed: Its values.
 
     Raises:
         ParameterError: The value is none of them.
-        UnsupportedOptionError: The value is one of ``later``.
     """
-    if value in now:
-        return
-    if value in later:
-        raise UnsupportedOptionError(
-            f"{name}={value!r} is not available in this release; use {_one_of(now)}"
-        )
-    raise ParameterError(f"{name} must be {_one_of(now)}, got {value!r}")
+    if value not in allowed:
+        raise ParameterError(f"{name} must be {_one_of(allowed)}, got {value!r}")
 
 
 def _one_of(values: tuple[str, ...]) -> str:
@@ -86,14 +81,16 @@ class Rule:
 
     Attributes:
         embedding_norm: ``none`` or ``l2``: what is done to an embedding before it is compared.
-        aggregation: ``max``: the score of a class is that of its nearest proxy.
-        distance: ``inner_product``.
-        neighbors: How many proxies vote; 1 under ``max``.
-        weighting: ``uniform``.
+        aggregation: ``max``: the score of a class is that of its nearest proxy; ``mnn``: its
+            share of the votes of the m nearest proxies.
+        distance: ``inner_product``, ``cosine``, ``euclidean``, ``manhattan`` or
+            ``mahalanobis`` (euclidean after the head's ``metric``).
+        neighbors: m, how many proxies vote under ``mnn``; 1 under ``max``.
+        weighting: ``uniform`` or, under ``mnn``, ``distance``: a nearer proxy's vote counts
+            more.
 
     Raises:
-        ParameterError: A value is outside the interface.
-        UnsupportedOptionError: A value of the interface that this release does not carry out.
+        ParameterError: A value is outside the interface, or two contradict each other.
     """
 
     embedding_norm: str = "l2"
@@ -103,13 +100,21 @@ class Rule:
     weighting: str = "uniform"
 
     def __post_init__(self) -> None:
-        for name, (now, later) in _RULE_VALUES.items():
-            check_choice(name, getattr(self, name), now, later)
+        for name, values in _RULE_VALUES.items():
+            check_choice(name, getattr(self, name), values)
         if type(self.neighbors) is not int or self.neighbors < 1:
             raise ParameterError(f"neighbors must be an integer >= 1, got {self.neighbors!r}")
-        if self.neighbors != 1:
-            raise UnsupportedOptionError(
-                f"neighbors={self.neighbors} is not available in this release; use 1"
+        if self.aggregation == "max":
+            for name, only in (("neighbors", 1), ("weighting", "uniform")):
+                if getattr(self, name) != only:
+                    raise ParameterError(
+                        f"{name} must be {only!r} under aggregation='max', "
+                        f"got {getattr(self, name)!r}; use aggregation='mnn'"
+                    )
+        if self.weighting == "distance" and self.distance == "inner_product":
+            raise ParameterError(
+                "weighting='distance' needs a distance, and an inner product is none; "
+                "use distance='cosine'"
             )
 
 
@@ -231,6 +236,8 @@ class Contract:
         recipe: How the proxies were made, one line, such as ``l2 kmeans:20 l2 l2 max``.
         backbone: What made the embeddings; None in a head made from bare embeddings.
         graph: What only a model knows; None in a head file.
+        temperature: What scores are divided by before they become probabilities; None in
+            what is not calibrated.
 
     Raises:
         ContractValueError: A value is out of range.
@@ -242,11 +249,29 @@ class Contract:
     recipe: str
     backbone: BackboneInfo | None = None
     graph: GraphInfo | None = None
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
         _check_count("embedding_size", self.embedding_size, MAX_EMBEDDING_SIZE)
         _check_text("recipe", self.recipe)
+        if self.temperature is not None:
+            self._check_calibration(self.temperature)
+
+    def _check_calibration(self, temperature: object) -> None:
+        if (
+            not isinstance(temperature, float)
+            or not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
+        ):
+            raise ContractValueError(
+                f"temperature must be a number from {MIN_TEMPERATURE:g} to "
+                f"{MAX_TEMPERATURE:g}, got {temperature!r}"
+            )
+        if UNKNOWN in self.labels:
+            raise ContractValueError(
+                f"no class of a calibrated head may be named {UNKNOWN!r}, "
+                "its answer where it knows none; rename the class"
+            )
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
