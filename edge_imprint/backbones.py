@@ -29,12 +29,28 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["Backbone", "graph_for", "load_backbone"]
+__all__ = ["Backbone", "OwnClasses", "graph_for", "load_backbone"]
 
 # ImageNet's, for ONNX files, which do not say what they were trained with.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DEFAULT_CROP = 0.875
+
+
+@dataclass(frozen=True, eq=False)
+class OwnClasses:
+    """The classes that a backbone was trained to tell apart: its classifier.
+
+    The bias is left out: an imprinted class has none. Both are then directions on one sphere,
+    compared by their cosine with the embedding (Qi et al. 2018, arXiv 1712.07136).
+
+    Attributes:
+        weights: (C, D) float32, a row a class, not normalised.
+        labels: C unique names.
+    """
+
+    weights: npt.NDArray[np.float32]
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,11 +60,14 @@ class Backbone:
     Attributes:
         info: Name, weights, digest and preprocessing; what a head remembers.
         module: The torch module where there is one (timm), in evaluation mode, float32.
+        classifier: Reads its own classes (timm); see `timm_models.read_classifier` for what
+            it raises. Not part of the digest.
     """
 
     info: BackboneInfo
     make_graph: Callable[[], onnx.ModelProto]
     module: torch.nn.Module | None = None
+    classifier: Callable[[], OwnClasses] | None = None
 
     @property
     def onnx(self) -> onnx.ModelProto:
@@ -225,7 +244,14 @@ def _timm(
         )
         return graph
 
-    return Backbone(info, make_graph, module)
+    def classifier() -> OwnClasses:
+        return OwnClasses(
+            *timm_models.read_classifier(
+                name, module, weights=file, random_weights=random_weights
+            )
+        )
+
+    return Backbone(info, make_graph, module, classifier)
 
 
 def _digest(name: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""timm's models as frozen modules: their weights, and their own preprocessing.
+"""timm's models as frozen modules: their weights, preprocessing and own classes.
 
 Imported where a timm backbone is asked for: torch and timm take seconds.
 """
@@ -11,10 +11,13 @@ import difflib
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 
@@ -22,12 +25,15 @@ from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
     BackboneExportError,
     BackboneNotFoundError,
+    ParameterError,
     WeightsError,
 )
 
-__all__ = ["load", "nearest", "preprocess_of"]
+__all__ = ["class_names", "load", "nearest", "preprocess_of", "read_classifier"]
 
 _RANDOM_SEED = 0
+# Two ways through the same layers differ by rounding only; relative to the largest logit.
+_TOLERANCE = 1e-4
 
 
 def load(
@@ -55,7 +61,7 @@ def load(
             + (f"; nearest: {', '.join(near)}" if near else "")
         )
     pretrained = weights is None and not random_weights
-    module: torch.nn.Module = _create(name, pretrained)
+    module: torch.nn.Module = _create(name, pretrained, 0)
     source = "pretrained" if pretrained else f"random:{_RANDOM_SEED}"
     if weights is not None:
         _load_weights(module, weights)
@@ -101,12 +107,119 @@ def preprocess_of(module: torch.nn.Module, name: str) -> Preprocess:
     )
 
 
-def _create(name: str, pretrained: bool) -> Any:
+def read_classifier(
+    name: str, module: torch.nn.Module, *, weights: Path | None, random_weights: bool
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Read the classifier that belongs to a loaded model.
+
+    It must be one linear layer (or 1x1 convolution) on the model's embedding, which is tried
+    out: the whole model's logits, without the bias, are the product of its weights with it.
+
+    Args:
+        name: timm's name.
+        module: What `load` gave for it.
+        weights: The file that `load` read; None for the hub's.
+        random_weights: As `load` was told.
+
+    Returns:
+        (C, D) float32, a row a class, without the bias; and C unique names. ImageNet's, where
+        C is the number of classes that timm states for these weights, else ``class 0``,
+        ``class 1``, ...
+
+    Raises:
+        ParameterError: The model has no such classifier.
+        WeightsError: The file holds none, or the hub's weights can't be had.
+    """
+    config: Any = module.pretrained_cfg
+    key, stated = config["classifier"], config["num_classes"]
+    if isinstance(key, tuple):  # distilled: their mean is no product with the embedding
+        raise _no_classes(name, f"it has {len(key)} classifiers, not one")
+    if not key:
+        raise _no_classes(name, "timm states none for it")
+    tensors = None if weights is None else _read_again(weights, module)
+    if tensors is not None and not tensors.get(f"{key}.weight", torch.empty(0)).ndim > 1:
+        raise WeightsError(
+            f"the weights {weights} hold no classifier ({key}.weight), whose classes could "
+            "be kept; give a file with one, or leave out --keep-classes"
+        )
+    count = stated if tensors is None else len(tensors[f"{key}.weight"])
+    if not count:
+        raise _no_classes(name, "timm states none for it")
+    numbered = tuple(f"class {c}" for c in range(count))
+    labels = class_names(count) if count == stated else numbered
+    if labels is None:  # CLIP's 512 to 1280 numbers are a projection, though timm says classes
+        raise _no_classes(name, f"timm has no class names for its {count} outputs")
+    whole = _create(name, weights is None and not random_weights, count).eval().float()
+    own, source = module.state_dict(), tensors or whole.state_dict()
+    rest = (whole.state_dict().keys() - own.keys()) & source.keys()
+    try:
+        whole.load_state_dict({**own, **{k: source[k] for k in rest}})
+        layer = whole.get_submodule(key)
+    except (RuntimeError, AttributeError) as error:  # other layers, or of another shape
+        reason = " ".join(str(error).split())[:200]
+        raise _no_classes(name, f"it doesn't fit onto the embedding ({reason})") from error
+    return _linear_rows(name, module, whole, layer), labels
+
+
+def _linear_rows(
+    name: str, module: torch.nn.Module, whole: torch.nn.Module, layer: torch.nn.Module
+) -> npt.NDArray[np.float32]:
+    """Return the layer's rows, where the logits without bias are their product."""
+    if not isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):
+        raise _no_classes(name, f"it ends in a {type(layer).__name__}, not in a linear layer")
+    rows = layer.weight.detach().flatten(1)
+    data: Any = timm.data
+    size = data.resolve_model_data_config(module)["input_size"]
+    images = torch.randn(2, *size, generator=torch.Generator().manual_seed(_RANDOM_SEED))
+    with torch.inference_mode():
+        if layer.bias is not None:
+            layer.bias.zero_()
+        embedding, logits = module(images), whole(images)
+        if embedding.shape != (2, rows.shape[1]):
+            raise _no_classes(name, f"it takes {rows.shape[1]} numbers, not the embedding")
+        off = (embedding @ rows.T - logits).abs().max()
+        if not off <= _TOLERANCE * logits.abs().max():  # NaN is not
+            raise _no_classes(name, "it is more than one linear layer on the embedding")
+    array: npt.NDArray[np.float32] = rows.numpy().copy()
+    return array
+
+
+def _no_classes(name: str, reason: str) -> ParameterError:
+    return ParameterError(
+        f"timm/{name} has no classifier whose classes could be kept: {reason}; "
+        "use another backbone, or leave out --keep-classes"
+    )
+
+
+def class_names(count: int) -> tuple[str, ...] | None:
+    """Name the classes of a classifier that was trained on ImageNet.
+
+    Args:
+        count: Its number of classes, by which timm tells 1k, 12k, 21k and their variants.
+
+    Returns:
+        ``count`` unique names: the first of each synset's, with the synset's number where
+        several have the same. None where no ImageNet has so many.
+    """
+    data: Any = timm.data
+    subset = data.infer_imagenet_subset({"num_classes": count})
+    if subset is None:
+        return None
+    info = data.ImageNetInfo(subset)
+    short = [text.split(",")[0].strip() for text in info.label_descriptions()]
+    often = Counter(short)  # 'crane' is a bird and a machine
+    return tuple(
+        text if often[text] == 1 else f"{text} ({synset})"
+        for text, synset in zip(short, info.label_names(), strict=True)
+    )
+
+
+def _create(name: str, pretrained: bool, num_classes: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         try:
             with _quiet_hub():
-                return timm.create_model(name, pretrained=pretrained, num_classes=0)
+                return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
         except Exception as error:  # the hub's client raises its network stack's errors
             if pretrained:
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -121,9 +234,6 @@ def _create(name: str, pretrained: bool) -> Any:
 
 def _load_weights(module: torch.nn.Module, file: Path) -> None:
     tensors = _read_weights(file)
-    for prefix in ("module.", "model.", "backbone."):  # what training frameworks put before
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
     if missing:
@@ -137,8 +247,19 @@ def _load_weights(module: torch.nn.Module, file: Path) -> None:
                 f"the weights {file} don't fit: {key} has shape {tuple(tensors[key].shape)}, "
                 f"the backbone wants {tuple(tensor.shape)}"
             )
-    # What is left over is the classifier, which imprinting replaces.
+    # What is left over is the classifier; `read_classifier` reads it where it is wanted.
     module.load_state_dict({key: tensors[key] for key in wanted})
+
+
+def _read_again(file: Path, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    tensors = _read_weights(file)
+    for key, value in module.state_dict().items():
+        if key not in tensors or not torch.equal(tensors[key].to(value.dtype), value):
+            raise WeightsError(
+                f"the weights {file} are no longer those that the backbone was loaded with; "
+                "load it again"
+            )
+    return tensors
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:
@@ -148,8 +269,9 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and safetensors each raise their own
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
@@ -161,7 +283,11 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict):
         raise WeightsError(f"the weights {file} hold no named tensors")
-    return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    for prefix in ("module.", "model.", "backbone."):  # what training frameworks put before
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
+    return tensors
 
 
 @contextlib.contextmanager

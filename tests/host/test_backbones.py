@@ -174,6 +174,106 @@ def test_without_a_package(package: str) -> None:
     )
 
 
+# The own classes of timm's models ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", 512),
+        ("mobilenetv3_small_100", 1024),  # a layer between pooling and classifier
+        ("vit_tiny_patch16_224", 192),
+        ("convnext_atto", 320),
+        ("efficientnet_b0", 1280),
+        ("dla46_c", 256),  # a 1x1 convolution
+        ("sequencer2d_s", 384),  # whose get_classifier() gives the whole head
+    ],
+)
+def test_the_classifier_is_what_the_whole_model_ends_in(name: str, size: int) -> None:
+    import timm
+    import torch
+
+    network = load_backbone(f"timm/{name}", random_weights=True)
+    assert network.module is not None
+    assert network.classifier is not None
+    before = torch.random.get_rng_state()
+    own = network.classifier()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert own.weights.dtype == np.float32
+    assert own.weights.shape == (1000, size)
+    assert own.labels[:2] == ("tench", "goldfish")
+
+    p = network.info.preprocess
+    whole: Any = timm.create_model(name).eval()
+    whole.load_state_dict(network.module.state_dict(), strict=False)
+    last = whole.get_submodule(whole.pretrained_cfg["classifier"])
+    with torch.inference_mode():
+        last.weight.copy_(torch.tensor(own.weights).reshape(last.weight.shape))
+        last.bias.zero_()
+        images = torch.rand(1, 3, p.height, p.width)
+        want = whole(images).numpy()
+        embedding = network.module(images).numpy()
+    np.testing.assert_allclose(embedding @ own.weights.T, want, atol=1e-4 * abs(want).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("deit_tiny_distilled_patch16_224", "it has 2 classifiers, not one"),
+        ("crossvit_tiny_240", "it has 2 classifiers, not one"),
+        ("vit_small_patch16_dinov3", "timm states none for it"),
+        ("caformer_s18", "it takes 2048 numbers, not the embedding"),
+        ("qwen3_vit_88m_enc", "timm states none for it"),
+        ("resnet50_clip", "timm has no class names for its 1024 outputs"),
+    ],
+)
+def test_models_without_classes_to_keep(name: str, reason: str) -> None:
+    network = load_backbone(f"timm/{name}", random_weights=True)
+    assert network.classifier is not None
+    with pytest.raises(ParameterError) as caught:
+        network.classifier()
+    assert str(caught.value) == (
+        f"timm/{name} has no classifier whose classes could be kept: {reason}; "
+        "use another backbone, or leave out --keep-classes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "twice"),
+    [
+        (1000, "tench", ("crane (n02012849)", "crane (n03126707)")),
+        (11821, "benthos (n00005787)", ("crane (n02012849)", "crane (n03126707)")),
+        (21841, "organism", ("maillot (n03710637)", "maillot (n03710721)")),
+        (21843, "organism", ("maillot (n03710637)", "maillot (n03710721)")),
+    ],
+)
+def test_imagenets_names_are_short_and_unique(
+    count: int, first: str, twice: tuple[str, ...]
+) -> None:
+    from edge_imprint.timm_models import class_names
+
+    names = class_names(count)
+    assert names is not None
+    assert len(names) == count
+    assert names[0] == first
+    assert set(twice) <= set(names)
+    assert "great white shark" in names
+    # What a head takes as labels: unique, short, not empty.
+    assert Head(np.eye(1).repeat(count, 0), np.arange(count), names).labels == names
+
+
+def test_names_that_timm_does_not_have() -> None:
+    from edge_imprint.timm_models import class_names
+
+    assert class_names(512) is None
+    assert class_names(0) is None
+
+
+def test_the_other_backbones_have_no_classes_of_their_own(network: Backbone) -> None:
+    assert network.classifier is None
+    assert load_backbone("demo").classifier is None
+
+
 # ONNX --------------------------------------------------------------------------------------
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_imprint.backbones import Backbone, graph_for, load_backbone
+from edge_imprint.backbones import Backbone, OwnClasses, graph_for, load_backbone
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head
-from edge_imprint_runtime.errors import WeightsError
+from edge_imprint_runtime.errors import ParameterError, WeightsError
 
 NAME = "timm/test_efficientnet"
 
@@ -111,6 +111,118 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), file)
     with pytest.raises(WeightsError, match=r"don't fit: \d+ of \d+ tensors are missing"):
         load_backbone(NAME, weights=file)
+
+
+# The classifier ----------------------------------------------------------------------------
+
+
+def own_of(name: str, tensors: dict[str, Any], file: Path) -> OwnClasses:
+    """Write weights and read the classifier that comes with them."""
+    from safetensors.torch import save_file
+
+    save_file(tensors, file)
+    network = load_backbone(name, weights=file)
+    assert network.classifier is not None
+    return network.classifier()
+
+
+def test_the_classifier_of_a_file(
+    plain: Backbone, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+
+    assert plain.classifier is not None
+    own = plain.classifier()
+    assert torch.equal(torch.tensor(own.weights), tensors["classifier.weight"])
+    assert own.labels == tuple(f"class {c}" for c in range(7))
+    dressed = {f"module.{key}": value.double() for key, value in tensors.items()}
+    again = own_of(NAME, dressed, tmp_path / "dressed.safetensors")
+    np.testing.assert_array_equal(again.weights, own.weights)
+
+
+def test_a_file_of_as_many_classes_as_timm_states_has_their_names(tmp_path: Path) -> None:
+    import timm
+
+    whole = timm.create_model("test_efficientnet").state_dict()
+    own = own_of(NAME, whole, tmp_path / "w.safetensors")
+    assert own.labels[:2] == ("tench", "goldfish")
+
+
+def test_the_classifier_is_no_part_of_the_digest(
+    plain: Backbone, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    import torch
+
+    state = {key: value for key, value in tensors.items() if "classifier" not in key}
+    other = {**tensors, "classifier.weight": torch.rand(3, 256)}
+    for number, content in enumerate((state, other)):
+        torch.save(content, tmp_path / f"{number}.pt")
+        loaded = load_backbone(NAME, weights=tmp_path / f"{number}.pt")
+        assert loaded.info.digest == plain.info.digest
+
+
+def test_a_file_without_a_classifier(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    file = tmp_path / "w.safetensors"
+    state = {key: value for key, value in tensors.items() if "classifier" not in key}
+    for weight in ({}, {"classifier.weight": torch.tensor(1.0)}):
+        with pytest.raises(WeightsError) as caught:
+            own_of(NAME, {**state, **weight}, file)
+        assert str(caught.value) == (
+            f"the weights {file} hold no classifier (classifier.weight), whose classes could "
+            "be kept; give a file with one, or leave out --keep-classes"
+        )
+
+
+def test_a_classifier_of_another_width(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    other = {**tensors, "classifier.weight": torch.rand(7, 255)}
+    with pytest.raises(ParameterError) as caught:
+        own_of(NAME, other, tmp_path / "w.safetensors")
+    assert str(caught.value).startswith(
+        f"{NAME} has no classifier whose classes could be kept: "
+        "it doesn't fit onto the embedding ("
+    )
+    assert "size mismatch for classifier.weight" in str(caught.value)
+
+
+def test_what_stands_between_embedding_and_classifier_is_found_out(tmp_path: Path) -> None:
+    # A batch normalisation, which timm takes off with the classifier.
+    import timm
+
+    state = timm.create_model("efficientvit_m0").state_dict()
+    assert own_of(
+        "timm/efficientvit_m0", state, tmp_path / "a.safetensors"
+    ).labels  # untrained
+    state["head.bn.running_mean"] += 1
+    with pytest.raises(ParameterError) as caught:
+        own_of("timm/efficientvit_m0", state, tmp_path / "b.safetensors")
+    assert str(caught.value) == (
+        "timm/efficientvit_m0 has no classifier whose classes could be kept: it is more than "
+        "one linear layer on the embedding; use another backbone, or leave out --keep-classes"
+    )
+
+
+def test_a_file_that_changed_since(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    file = tmp_path / "w.pt"
+    torch.save(tensors, file)
+    network = load_backbone(NAME, weights=file)
+    assert network.classifier is not None
+    for change in ({"conv_stem.weight": tensors["conv_stem.weight"] + 1}, None):
+        torch.save({**tensors, **change} if change else {"x": torch.zeros(1)}, file)
+        with pytest.raises(WeightsError) as caught:
+            network.classifier()
+        assert str(caught.value) == (
+            f"the weights {file} are no longer those that the backbone was loaded with; "
+            "load it again"
+        )
+
+
+# Files that are none -----------------------------------------------------------------------
 
 
 class Evil:
