@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
+from edge_imprint.calibrate import FALSE_ALARM, Calibration, check_false_alarm
+from edge_imprint.choose import Choice
 from edge_imprint.embed import Embedder, check_device, pick_embedder
+from edge_imprint.keep import check_keep, own_classes
+from edge_imprint.make_head import Progress, make_head
 from edge_imprint.photos import Photos, find_photos
+from edge_imprint.recipe import Recipe, check_seed, check_shots
+from edge_imprint.sources import ByClass
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     EmbeddingError,
     ImageTooLargeError,
-    MissingPackageError,
     NoImagesError,
     ParameterError,
     TooManyBrokenError,
@@ -32,9 +37,6 @@ from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import photo_pixels
 
 __all__ = ["Build", "Embedded", "Progress", "build", "embed_photos"]
-
-Progress = Callable[[str, int, int], None]
-"""Told (step, done, total) now and then."""
 
 _BATCH = 32
 _MAX_VALUE = 1e16
@@ -66,6 +68,8 @@ class Build:
         path: The file it was written to, or None.
         images: Photos that were used.
         images_by_class: How many of each class.
+        choice: How many proxies each class was given, and why, under ``proxies="auto"``.
+        calibration: What calibration found, where it was asked for.
         skipped: The broken photos, each as one sentence.
         notes: What a user should know: small classes, files ignored.
         device: Where it was embedded: ``cpu`` or ``cuda``.
@@ -77,6 +81,8 @@ class Build:
     path: Path | None
     images: int
     images_by_class: dict[str, int]
+    choice: Choice | None
+    calibration: Calibration | None
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     device: str
@@ -89,8 +95,12 @@ def build(
     *,
     backbone: str | Backbone,
     out: str | os.PathLike[str] | None = None,
-    proxies: int = 20,
-    generation: str = "kmeans",
+    recipe: str | Recipe = "imprint",
+    proxies: int | str | None = None,
+    shots: int | None = None,
+    calibrate: bool = False,
+    false_alarm: float = FALSE_ALARM,
+    keep_classes: bool = False,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     device: str = "auto",
@@ -106,8 +116,14 @@ def build(
         data: A folder with one subfolder a class, or a CSV of path,label.
         backbone: A name (see `load_backbone`), or a loaded backbone.
         out: The head file to write; None to write none.
-        proxies: Proxies a class at most (k).
-        generation: As in `ImprintClassifier`.
+        recipe: A preset's name, a recipe's line (see `edge_imprint.recipe`) or a `Recipe`.
+        proxies: Proxies a class at most (k), instead of the recipe's; ``auto`` chooses k for
+            each class on held-out photos.
+        shots: Photos a class to use, drawn by the seed; None for all.
+        calibrate: Whether the head gets a temperature and thresholds, so that a model gives
+            probabilities and says ``unknown``.
+        false_alarm: Share (0..1) of a class's photos that calibration may call unknown.
+        keep_classes: Whether the backbone's own classes stay, beside the new ones.
         weights: As in `load_backbone`.
         random_weights: As in `load_backbone`.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -123,12 +139,12 @@ def build(
     Raises:
         EdgeImprintError: One of its classes, each for one cause; nothing is written then.
     """
-    try:
-        from edge_imprint.classifier import ImprintClassifier
-    except ImportError as error:
-        raise MissingPackageError("scikit-learn", "imprinting", "demo") from error
-    classifier = ImprintClassifier(generation, proxies, random_state=random_state)
-    classifier.check_parameters()  # before the long work, not after it
+    chosen = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
+    if proxies is not None:
+        chosen = chosen.with_proxies(proxies)
+    check_seed(random_state)
+    check_shots(shots)
+    check_false_alarm(false_alarm)
     if not 0 <= max_broken <= 1:
         raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
     if not isinstance(backbone, str) and (weights or random_weights or preprocess):
@@ -147,6 +163,10 @@ def build(
         if isinstance(backbone, str)
         else backbone
     )
+    own = None
+    if keep_classes:  # before the long work, not after it
+        own = own_classes(network)
+        check_keep(own, photos.labels, chosen)
     embedder, runs_on = pick_embedder(network, device)
     _ = network.onnx  # now in the cache also where torch embeds, so that export needs no torch
     start = time.perf_counter()
@@ -154,18 +174,18 @@ def build(
         photos, embedder, network.info.preprocess, max_broken=max_broken, progress=progress
     )
     embedded_at = time.perf_counter()
-    if progress is not None:
-        progress("imprinting", 0, 1)
-    classifier.fit(embedded.embeddings, embedded.class_index)
-    made = classifier.head_
-    head = Head(
-        made.proxies,
-        made.class_index,
+    made = make_head(
+        ByClass(embedded.embeddings, embedded.class_index, shots=shots, seed=random_state),
         photos.labels,
-        made.rule,
-        recipe=made.recipe,
+        chosen,
+        false_alarm=false_alarm if calibrate else None,
+        own=own,
+        seed=random_state,
+        device=runs_on,
         backbone=network.info,
+        progress=progress,
     )
+    head = made.head
     if target is not None:
         head.save(target, force=force)
     return Build(
@@ -175,9 +195,12 @@ def build(
         images_by_class=dict(
             zip(photos.labels, np.bincount(embedded.class_index).tolist(), strict=True)
         ),
+        choice=made.choice,
+        calibration=made.calibration,
         skipped=embedded.skipped,
         notes=(
-            *_notes(photos, embedded, classifier.generation, proxies),
+            *_notes(photos, embedded, chosen),
+            *made.notes,
             *(_assumed(network) if isinstance(backbone, str) and not preprocess else ()),
         ),
         device=runs_on,
@@ -267,13 +290,16 @@ def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> N
         )
 
 
-def _notes(photos: Photos, embedded: Embedded, generation: str, proxies: int) -> Iterator[str]:
+def _notes(photos: Photos, embedded: Embedded, recipe: Recipe) -> Iterator[str]:
     yield from photos.notes
     if photos.ignored_files:
         yield f"{photos.ignored_files} files are no images and were ignored"
     counts = np.bincount(embedded.class_index, minlength=len(photos.labels))
+    proxies = recipe.proxies
+    if not isinstance(proxies, int) or not recipe.makes_k:
+        return
     few = [int(c) for c in np.flatnonzero(counts < proxies)]
-    if few and generation in ("kmeans", "random"):
+    if few:
         names = ", ".join(f"{photos.labels[c]!r} ({counts[c]})" for c in few[:5])
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
         yield (

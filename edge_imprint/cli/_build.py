@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
 
 import click
+import numpy as np
 
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
+from edge_imprint.calibrate import FALSE_ALARM
 from edge_imprint.cli._console import FORCE, command_name, note, print_json, progress, say
+from edge_imprint.recipe import PRESETS
 from edge_imprint_runtime.contract.codec import parse_preprocess
 
 __all__ = ["build"]
@@ -21,12 +27,31 @@ _SHOWN = 10
 @click.argument("data", type=click.Path())
 @click.option("--backbone", required=True, help="demo, timm/NAME or onnx:FILE.")
 @click.option("--out", required=True, type=click.Path(), help="The head file to write.")
-@click.option("--proxies", default=20, show_default=True, help="Proxies a class at most (k).")
 @click.option(
-    "--generation",
-    default="kmeans",
+    "--recipe",
+    default="imprint",
     show_default=True,
-    help="How proxies are made: mean, kmeans, random or all.",
+    help=f"{', '.join(PRESETS)}, or a line such as '{PRESETS['imprint']}'.",
+)
+@click.option(
+    "--proxies",
+    metavar="K|auto",
+    help="Proxies a class at most; auto: what held-out photos say, for each class.",
+)
+@click.option("--shots", type=int, help="Photos a class to use; all if not given.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Let the model give probabilities and answer 'unknown'.",
+)
+@click.option(
+    "--false-alarm",
+    default=FALSE_ALARM,
+    show_default=True,
+    help="Share of a class's photos that --calibrate may call unknown.",
+)
+@click.option(
+    "--keep-classes", is_flag=True, help="Keep the backbone's own classes beside the new ones."
 )
 @click.option("--weights", type=click.Path(), help="A local safetensors file or checkpoint.")
 @click.option("--random-weights", is_flag=True, help="Try without pretrained weights.")
@@ -40,15 +65,19 @@ _SHOWN = 10
     show_default=True,
     help="Share of broken photos above which the build stops.",
 )
-@click.option("--seed", default=0, show_default=True, help="For k-means and random.")
+@click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @FORCE
 def build(
     data: str,
     backbone: str,
     out: str,
-    proxies: int,
-    generation: str,
+    recipe: str,
+    proxies: str | None,
+    shots: int | None,
+    calibrate: bool,
+    false_alarm: float,
+    keep_classes: bool,
     weights: str | None,
     random_weights: bool,
     preprocess: str | None,
@@ -67,8 +96,12 @@ def build(
             data,
             backbone=backbone,
             out=out,
-            proxies=proxies,
-            generation=generation,
+            recipe=recipe,
+            proxies=_proxies(proxies),
+            shots=shots,
+            calibrate=calibrate,
+            false_alarm=false_alarm,
+            keep_classes=keep_classes,
             weights=weights,
             random_weights=random_weights,
             preprocess=None if preprocess is None else parse_preprocess(preprocess),
@@ -92,11 +125,48 @@ def build(
             f"{out}: {len(head.labels)} classes, {len(head.proxies)} proxies "
             f"from {result.images} photos ({len(result.skipped)} skipped)"
         )
+        for line in _evidence(result):
+            say(line)
         say(
             f"embedded on {result.device} in {result.embed_s:.1f} s, "
             f"imprinted in {result.imprint_s:.2f} s"
         )
         say(f"next: {command_name()} export {shlex.quote(out)} --out MODEL.onnx")
+
+
+def _proxies(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise click.BadParameter(
+            f"must be a whole number or auto, got {text!r}", param_hint="--proxies"
+        )
+    return int(text)
+
+
+def _evidence(result: Build) -> Iterator[str]:
+    choice, calibration = result.choice, result.calibration
+    if choice is not None:
+        by_k = ", ".join(
+            f"{k}: {accuracy:.1%}"
+            for k, accuracy in zip(choice.candidates, choice.accuracy_by_k, strict=True)
+        )
+        fewest, most = min(choice.ks), max(choice.ks)
+        yield (
+            f"proxies a class, chosen on held-out photos: {fewest} to {most} "
+            f"({choice.accuracy:.1%} right; the same k for all gives {by_k})"
+        )
+    if calibration is not None:
+        yield (
+            f"calibrated on held-out photos: {calibration.accuracy:.1%} right at a mean "
+            f"probability of {calibration.confidence:.1%}, "
+            f"{calibration.false_alarm:.1%} called unknown"
+        )
+        if calibration.detected is not None and calibration.auroc is not None:
+            yield (
+                f"photos of a class left out: {calibration.detected:.1%} called unknown, "
+                f"AUROC {calibration.auroc:.3f}"
+            )
 
 
 def _summary(result: Build) -> dict[str, object]:
@@ -112,9 +182,23 @@ def _summary(result: Build) -> dict[str, object]:
         "backbone_weights": head.backbone.weights,
         "images": result.images,
         "images_by_class": result.images_by_class,
+        "proxies_by_class": dict(
+            zip(head.labels, np.bincount(head.class_index).tolist(), strict=True)
+        ),
+        "accuracy_by_k": None
+        if result.choice is None
+        else dict(zip(result.choice.candidates, result.choice.accuracy_by_k, strict=True)),
+        "calibration": None if result.calibration is None else _calibration(result),
         "skipped": list(result.skipped),
         "notes": list(result.notes),
         "device": result.device,
         "embed_s": result.embed_s,
         "imprint_s": result.imprint_s,
     }
+
+
+def _calibration(result: Build) -> dict[str, object]:
+    assert result.calibration is not None
+    facts = asdict(result.calibration)
+    facts["threshold"] = result.calibration.threshold.tolist()
+    return facts

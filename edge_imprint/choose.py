@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many proxies for each class: chosen on held-out embeddings, not by a formula.
+
+The rule, in full. For every candidate k, each embedding is compared with proxies made without
+it. Under ``max`` a class's similarity depends on that class's k alone, so these columns can be
+put together to any choice of k for each class without making a proxy anew.
+
+1. Start from the k that, the same for all classes, gives the best balanced accuracy.
+2. Go over the classes, again and again until nothing moves; give each the k with which the
+   balanced accuracy of all classes is best, the smallest where several are.
+3. Go over the classes once more, those with most proxies first; give each the smallest k with
+   which the balanced accuracy stays within one standard error of that of step 2 (the
+   one-standard-error rule of Breiman et al. 1984, on paired differences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_imprint.crossval import held_out
+from edge_imprint.folds import FOLDS, Folds
+from edge_imprint.imprint import resolved
+from edge_imprint.recipe import Recipe
+from edge_imprint.whitening import ClassSource
+from edge_imprint_runtime.errors import ParameterError
+
+__all__ = ["CANDIDATES", "Choice", "choose_proxies"]
+
+CANDIDATES = (1, 2, 5, 10, 20, 50)
+_SWEEPS = 10
+# Similarities to judge by, in all; of more, as many rows of each class are drawn as fit.
+_MAX_VALUES = 2**25
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The proxies chosen, and what speaks for them.
+
+    Attributes:
+        ks: k for each class.
+        candidates: The ks that were tried, ascending.
+        accuracy_by_k: Balanced held-out accuracy (0..1) with each, the same for all classes.
+        accuracy: That of the choice. It was chosen on these embeddings, so that it is
+            somewhat too good; `evaluate` reports an honest one.
+    """
+
+    ks: list[int]
+    candidates: tuple[int, ...]
+    accuracy_by_k: tuple[float, ...]
+    accuracy: float
+
+    @property
+    def best_k(self) -> int:
+        """The best k that is the same for all classes; the smallest where several are."""
+        return self.candidates[int(np.argmax(self.accuracy_by_k))]
+
+
+def choose_proxies(
+    source: ClassSource,
+    recipe: Recipe,
+    *,
+    candidates: Sequence[int] = CANDIDATES,
+    folds: int = FOLDS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Choice:
+    """Choose k for each class by cross-validation.
+
+    Args:
+        source: C classes of embeddings.
+        recipe: The recipe; its own k plays no part.
+        candidates: The ks to choose from.
+        folds: Parts of the cross-validation.
+        seed: For the split and for k-means.
+        progress: Told (done, total) candidates.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ParameterError: The recipe is not one where classes can be judged one by one.
+        TooFewImagesError: No class has two different embeddings.
+    """
+    if recipe.aggregation != "max" or recipe.post_norm == "quantile":
+        raise ParameterError(
+            "k can be chosen class by class under aggregation='max' and post_norm 'none' or "
+            f"'l2', not in the recipe '{recipe}'; give a number of proxies"
+        )
+    recipe = resolved(source, recipe, seed)
+    split = Folds(source, folds, seed)
+    sizes = np.array([len(source[c][0]) for c in range(len(source))])
+    # Above the largest class all ks are the same.
+    tried = sorted({int(k) for k in candidates if k <= sizes.max()} | {1})
+    columns = []
+    for done, k in enumerate(tried, 1):
+        answers = held_out(split, recipe.with_proxies(k), seed=seed)
+        kept = _kept(answers.truth, len(tried) * len(source), seed)
+        columns.append(answers.nearest[kept])
+        if progress is not None:
+            progress(done, len(tried))
+    judge = _Judge(np.stack(columns), answers.truth[kept])
+    uniform = [judge.accuracy(np.full(len(source), i)) for i in range(len(tried))]
+    chosen = _shrink(judge, _climb(judge, np.full(len(source), int(np.argmax(uniform)))))
+    return Choice(
+        ks=[int(min(tried[i], size)) for i, size in zip(chosen, sizes, strict=True)],
+        candidates=tuple(tried),
+        accuracy_by_k=tuple(uniform),
+        accuracy=judge.accuracy(chosen),
+    )
+
+
+def _kept(truth: npt.NDArray[np.int64], values_a_row: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw rows, the same number from each class as far as it has them."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(truth))
+    shuffled = shuffled[np.argsort(truth[shuffled], kind="stable")]
+    counts = np.bincount(truth)
+    rank = np.arange(len(truth)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = np.argsort(rank, kind="stable")[: max(1, _MAX_VALUES // values_a_row)]
+    return np.sort(shuffled[first])
+
+
+class _Judge:
+    """Balanced accuracy of any choice, from (candidates, M, C) held-out similarities."""
+
+    def __init__(
+        self, similarity: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]
+    ) -> None:
+        self.similarity, self.truth = similarity, truth
+        counts = np.bincount(truth, minlength=similarity.shape[2])
+        self.share = 1.0 / counts[truth] / np.count_nonzero(counts)
+
+    def scores(self, choice: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = np.take_along_axis(
+            self.similarity, choice[np.newaxis, np.newaxis], axis=0
+        )[0]
+        return scores
+
+    def right(self, choice: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.scores(choice).argmax(axis=1) == self.truth)
+
+    def accuracy(self, choice: npt.NDArray[np.int64]) -> float:
+        return float(self.share @ self.right(choice))
+
+    def of_each(
+        self, choice: npt.NDArray[np.int64], c: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Accuracy, and what is right, with each candidate for class c, the rest as it is."""
+        scores = self.scores(choice)
+        scores[:, c] = -np.inf
+        other, rival = scores.max(axis=1), scores.argmax(axis=1)
+        mine = self.similarity[:, :, c]
+        # Of equal scores the lowest index wins.
+        wins = (mine > other) | ((mine == other) & (c < rival))
+        right = np.where(wins, c, rival) == self.truth
+        return right @ self.share, right
+
+
+def _climb(judge: _Judge, choice: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    best = judge.accuracy(choice)
+    for _ in range(_SWEEPS):
+        before = best
+        for c in range(len(choice)):
+            accuracy, _ = judge.of_each(choice, c)
+            if accuracy.max() > best + 1e-12:
+                choice[c], best = int(accuracy.argmax()), float(accuracy.max())
+        if best <= before:
+            break
+    return choice
+
+
+def _shrink(judge: _Judge, choice: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    reference = judge.right(choice).astype(np.float64)
+    for c in np.argsort(-choice, kind="stable"):
+        _, right = judge.of_each(choice, int(c))
+        worse = judge.share * (reference - right)
+        spread = worse - worse.mean(axis=1, keepdims=True)
+        error = np.sqrt((spread**2).sum(axis=1))
+        within = worse.sum(axis=1) <= error + 1e-12
+        choice[c] = min(choice[c], int(np.argmax(within)))
+    return choice

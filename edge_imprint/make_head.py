@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings -> a head with all that was asked for: k chosen, calibrated, classes kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge_imprint.backbones import OwnClasses
+from edge_imprint.calibrate import UNKNOWN, Calibration, calibrate
+from edge_imprint.choose import Choice, choose_proxies
+from edge_imprint.crossval import HeldOut, held_out
+from edge_imprint.folds import Folds
+from edge_imprint.imprint import imprint, resolved
+from edge_imprint.keep import LOST, keep_classes, own_scale
+from edge_imprint.recipe import Recipe
+from edge_imprint.whitening import ClassSource
+from edge_imprint_runtime.contract import BackboneInfo
+from edge_imprint_runtime.errors import ParameterError, TooFewImagesError
+from edge_imprint_runtime.head import Head
+
+__all__ = ["MadeHead", "Progress", "make_head"]
+
+Progress = Callable[[str, int, int], None]
+"""Told (step, done, total) now and then."""
+
+
+@dataclass(frozen=True)
+class MadeHead:
+    """A head, what it was decided by, and what a user should know; as in `Build`."""
+
+    head: Head
+    choice: Choice | None
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+
+
+def make_head(
+    source: ClassSource,
+    labels: Sequence[str],
+    recipe: Recipe,
+    *,
+    false_alarm: float | None = None,
+    own: OwnClasses | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    backbone: BackboneInfo | None = None,
+    progress: Progress | None = None,
+) -> MadeHead:
+    """Make a head: choose k, calibrate and keep classes where asked for, and imprint.
+
+    Args:
+        source: The embeddings, class by class.
+        labels: The class names.
+        recipe: How; its ``proxies`` may be ``auto``.
+        false_alarm: As in `calibrate`; None to leave the head uncalibrated.
+        own: The backbone's own classes, to be kept beside the new ones; None for none.
+        seed: Seed.
+        device: Where k-means runs.
+        backbone: What the head remembers.
+        progress: Told how far it is.
+
+    Returns:
+        The head with its evidence.
+    """
+    tell = progress or _silent
+    if recipe.whiten_shrinkage == "auto":
+        tell("choosing the shrinkage", 0, 1)
+        recipe = resolved(source, recipe, seed)
+    choice = calibration = None
+    if recipe.proxies == "auto":
+        choice = choose_proxies(
+            source,
+            recipe,
+            seed=seed,
+            progress=lambda done, total: tell("choosing proxies", done, total),
+        )
+    ks = None if choice is None else choice.ks
+    answers = None
+    if false_alarm is not None or own is not None:
+        answers = _held_out(source, recipe, ks, seed, tell, needed=false_alarm is not None)
+    if false_alarm is not None and answers is not None:
+        if UNKNOWN in labels:
+            raise ParameterError(
+                f"a class is called {UNKNOWN!r}, which a calibrated model answers where it "
+                "does not know; rename the class"
+            )
+        calibration = calibrate(answers, false_alarm)
+    head = imprint(
+        source,
+        labels,
+        recipe,
+        seed=seed,
+        ks=ks,
+        device=device,
+        backbone=backbone,
+        calibration=calibration,
+        progress=lambda done, total: tell("imprinting", done, total),
+    )
+    notes = []
+    if own is not None:
+        scale = 1.0 if answers is None else own_scale(own, source, answers)
+        head = keep_classes(head, own, scale)
+        notes.append(_kept_note(own, None if answers is None else scale))
+    return MadeHead(head, choice, calibration, tuple(notes))
+
+
+def _held_out(
+    source: ClassSource,
+    recipe: Recipe,
+    ks: Sequence[int] | None,
+    seed: int,
+    tell: Progress,
+    *,
+    needed: bool,
+) -> HeldOut | None:
+    """Cross-validate; None where nothing can be held out and it is not needed."""
+    try:
+        folds = Folds(source, seed=seed)
+    except TooFewImagesError:
+        if needed:
+            raise
+        return None
+    return held_out(
+        folds,
+        recipe,
+        ks=ks,
+        seed=seed,
+        progress=lambda done, total: tell("holding out photos", done, total),
+    )
+
+
+def _kept_note(own: OwnClasses, scale: float | None) -> str:
+    kept = f"{len(own.labels)} classes of the backbone were kept"
+    if scale is None:
+        return f"{kept} as they are: no photo could be held out to weigh them against the new"
+    return (
+        f"{kept}, their similarity times {scale:.3f}, with which at most {LOST:.0%} of the "
+        "held-out photos of new classes go to them"
+    )
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    pass
