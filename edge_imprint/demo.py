@@ -27,10 +27,17 @@ from sklearn.preprocessing import StandardScaler
 
 from edge_imprint import demo_page
 from edge_imprint.backbones import graph_for, load_backbone
-from edge_imprint.builder import Build, Progress, build, embed_photos
+from edge_imprint.builder import Build, build, embed_photos
+from edge_imprint.calibrate import auroc, calibrate
 from edge_imprint.classifier import ImprintClassifier
+from edge_imprint.crossval import held_out
 from edge_imprint.embed import ort_embedder
+from edge_imprint.folds import Folds
+from edge_imprint.imprint import imprint
+from edge_imprint.make_head import Progress
 from edge_imprint.photos import Photos, find_photos
+from edge_imprint.recipe import Recipe
+from edge_imprint.sources import ByClass
 from edge_imprint_export import fuse, headless, save, verify
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
@@ -47,6 +54,7 @@ HELD_OUT = 697
 _FILES = {"photos", "digits.imprint", "digits.onnx", "report.html", "report.json"}
 K = 20
 KS = (1, 2, 5, 10, 20, 50)
+SEEN = 8  # digits imprinted to show what it does with the other two
 
 # Each makes classes out of the digits; the last two have classes of several modes.
 TASKS = {"ten digits": 10, "odd / even": 2, "digit mod 3": 3}
@@ -97,6 +105,7 @@ def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
     comparison = _compare(digits, progress)
     by_k = _accuracy_by_k(digits, progress)
     held_out = find_photos(folder / "photos" / "held_out")
+    unknown = _unknown(digits, progress)
     latency = _bench(model, folder / "digits.onnx", progress)
     report: dict[str, Any] = {
         "schema": SCHEMA,
@@ -105,6 +114,7 @@ def run_demo(out: str | os.PathLike[str], progress: Progress) -> dict[str, Any]:
         "k": K,
         "comparison": comparison,
         "accuracy_by_k": by_k,
+        "unknown": unknown,
         "verification": verification,
         "model": {
             "file": "digits.onnx",
@@ -203,10 +213,11 @@ def _embed(folder: Path, progress: Progress) -> _Digits:
 
 
 def _compare(digits: _Digits, progress: Progress) -> list[dict[str, Any]]:
-    """Accuracy and seconds of three ways on three tasks."""
+    """Accuracy and seconds of four ways on three tasks."""
     ways: dict[str, Callable[[], Any]] = {
         "mean": lambda: ImprintClassifier("mean"),
         f"k-means, k = {K}": lambda: ImprintClassifier("kmeans", K),
+        "whitened": lambda: ImprintClassifier.from_recipe("whitened"),
         "logistic regression": lambda: make_pipeline(
             StandardScaler(), LogisticRegression(max_iter=1_000)
         ),
@@ -237,6 +248,31 @@ def _accuracy_by_k(digits: _Digits, progress: Progress) -> dict[str, dict[int, f
             result[task][k] = float((classifier.predict(digits.test) == test).mean())
         progress("accuracy by k", done + 1, len(TASKS))
     return result
+
+
+def _unknown(digits: _Digits, progress: Progress) -> dict[str, Any]:
+    """Imprint some of the digits, calibrated, and show it those it has never seen."""
+    inside = digits.train_digit < SEEN
+    source = ByClass(digits.train[inside], digits.train_digit[inside])
+    calibration = calibrate(held_out(Folds(source), Recipe()))
+    labels = [str(digit) for digit in range(SEEN)]
+    head = imprint(source, labels, Recipe(), calibration=calibration)
+    nearest, label = head.nearest(digits.test), head.predict(digits.test)
+    margin = nearest[np.arange(len(label)), label] - calibration.threshold[label]
+    known, seen = head.known(digits.test), digits.test_digit < SEEN
+    answered = seen & known
+    progress("showing it what it does not know", 1, 1)
+    return {
+        "imprinted": SEEN,
+        "photos_of_known": int(seen.sum()),
+        "photos_of_unknown": int((~seen).sum()),
+        "false_alarm": float((~known[seen]).mean()),
+        "detected": float((~known[~seen]).mean()),
+        "auroc": auroc(margin[seen], margin[~seen]),
+        "accuracy_where_known": float((label == digits.test_digit)[answered].mean()),
+        "margin_of_known": margin[seen].tolist(),
+        "margin_of_unknown": margin[~seen].tolist(),
+    }
 
 
 def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:

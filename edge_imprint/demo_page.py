@@ -65,6 +65,7 @@ def render(result: dict[str, Any], answers: Sequence[dict[str, Any]]) -> str:
                 ),
             ),
             _photos(answers),
+            _unknown(result["unknown"]),
             report.section(
                 "Latency",
                 f"{series[0]['iterations']} samples each, taken in turns after a warm-up, "
@@ -106,9 +107,10 @@ def _comparison(result: dict[str, Any]) -> str:
     ]
     best = [i for i, row in enumerate(rows) if row[1].startswith("k-means")]
     return report.section(
-        "Three tasks, three ways",
+        "Three tasks, four ways",
         "Accuracy on held-out photos and seconds to make the classifier, on the same "
-        "embeddings. Odd / even and mod 3 have classes of several modes.",
+        "embeddings. Odd / even and mod 3 have classes of several modes. Logistic regression "
+        "is trained on all classes at once; the others take no gradient step.",
         report.table(
             ["task", "method", "accuracy", "time to make"], rows, text_columns=2, best=best
         ),
@@ -137,6 +139,56 @@ def _photos(answers: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def _unknown(unknown: dict[str, Any]) -> str:
+    seen = unknown["imprinted"]
+    shares = {
+        f"photos of 0 to {seen - 1} called unknown": _percent(unknown["false_alarm"]),
+        f"photos of {seen} and 9 called unknown": _percent(unknown["detected"]),
+        "known from unknown, AUROC (1: perfect, 0.5: chance)": f"{unknown['auroc']:.3f}",
+        "right, of the photos it answers": _percent(unknown["accuracy_where_known"]),
+    }
+    return report.section(
+        "Knowing what it does not know",
+        f"Only the digits 0 to {seen - 1} imprinted, calibrated on held-out photos of these "
+        f"to call at most 5 % of them unknown; then shown {unknown['photos_of_known']} new "
+        f"photos of them, and {unknown['photos_of_unknown']} of {seen} and 9, which it has "
+        "never seen.",
+        report.table(["what", "figure"], [list(pair) for pair in shares.items()]),
+        report.chart(
+            lambda axes: _draw_unknown(axes, unknown), lambda axes: _draw_roc(axes, unknown)
+        ),
+    )
+
+
+def _draw_unknown(axes: Axes, unknown: dict[str, Any]) -> None:
+    seen = unknown["imprinted"]
+    known, new = (np.array(unknown[f"margin_of_{kind}"]) for kind in ("known", "unknown"))
+    bins = np.linspace(min(known.min(), new.min()), max(known.max(), new.max()), 40)
+    axes.hist(known, list(bins), color=report.COLORS[0], alpha=0.7, label=f"0 to {seen - 1}")
+    axes.hist(new, list(bins), color=report.COLORS[1], alpha=0.7, label=f"{seen} and 9")
+    axes.axvline(0, color="#0f172a", linestyle="--", linewidth=1)
+    axes.set(xlabel="similarity above the class's threshold", ylabel="photos")
+    axes.legend(frameon=False)
+
+
+def _draw_roc(axes: Axes, unknown: dict[str, Any]) -> None:
+    known, new = (np.sort(unknown[f"margin_of_{kind}"]) for kind in ("known", "unknown"))
+    at = np.sort(np.concatenate([known, new]))
+    alarm = np.searchsorted(known, at) / len(known)
+    found = np.searchsorted(new, at) / len(new)
+    axes.plot(100 * alarm, 100 * found, color=report.COLORS[0])
+    axes.plot(
+        100 * unknown["false_alarm"], 100 * unknown["detected"], "o", color=report.COLORS[4]
+    )
+    axes.annotate(
+        "the calibrated threshold",
+        (100 * unknown["false_alarm"], 100 * unknown["detected"]),
+        textcoords="offset points",
+        xytext=(10, -14),
+    )
+    axes.set(xlabel="false alarms, % of known photos", ylabel="found, % of unknown photos")
+
+
 def _latency_table(series: Sequence[dict[str, Any]]) -> str:
     keys = ("p50_ms", "p90_ms", "p99_ms", "max_ms", "mean_ms")
     rows = [
@@ -160,7 +212,9 @@ def _draw_methods(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     width = 0.8 / len(methods)
     # The mean first and grey, as what the others are held against.
-    colors = dict(zip(methods, (report.COLORS[2], *report.COLORS), strict=False))
+    colors = dict(
+        zip(methods, (report.COLORS[2], *report.COLORS[:2], *report.COLORS[3:]), strict=False)
+    )
     for number, method in enumerate(methods):
         values = [100 * row["accuracy"] for row in rows if row["method"] == method]
         places = [i + (number - (len(methods) - 1) / 2) * width for i in range(len(tasks))]

@@ -52,6 +52,19 @@ def test_kmeans_reaches_its_figures(demo: tuple[Path, dict[str, Any], list[str]]
     assert report["model"]["accuracy"] == accuracy(report, "ten digits", "k-means")
 
 
+def test_it_knows_what_it_does_not_know(
+    demo: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    _, report, _ = demo
+    unknown = report["unknown"]
+    assert unknown["photos_of_known"] + unknown["photos_of_unknown"] == 697
+    assert unknown["false_alarm"] <= 0.08
+    assert unknown["detected"] >= 0.7
+    assert unknown["auroc"] >= 0.95
+    above = (np.array(unknown["margin_of_known"]) >= 0).mean()
+    assert above == pytest.approx(1 - unknown["false_alarm"])
+
+
 def test_photos_are_the_digits(demo: tuple[Path, dict[str, Any], list[str]]) -> None:
     folder, report, _ = demo
     data = load_digits()
@@ -95,6 +108,7 @@ def test_progress_names_every_step(demo: tuple[Path, dict[str, Any], list[str]])
         "exporting",
         "comparing",
         "accuracy by k",
+        "showing it what it does not know",
         "measuring latency",
     ]
 
@@ -115,7 +129,7 @@ def test_page_is_self_contained(demo: tuple[Path, dict[str, Any], list[str]]) ->
     text = (folder / "report.html").read_text()
     page = _Page()
     page.feed(text)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 6
     assert page.tags.count("img") >= 30
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "script" not in page.tags
