@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint.calibrate import FALSE_ALARM, Calibration, check_false_alarm
+from edge_imprint.calibrate import (
+    FALSE_ALARM,
+    Calibration,
+    check_false_alarm,
+    check_labels,
+)
 from edge_imprint.choose import Choice
 from edge_imprint.embed import Embedder, check_device, pick_embedder
 from edge_imprint.keep import check_keep, own_classes
@@ -141,7 +146,7 @@ def build(
     """
     chosen = Recipe.parse(recipe) if isinstance(recipe, str) else recipe
     if proxies is not None:
-        chosen = chosen.with_proxies(proxies)
+        chosen = _with_proxies(chosen, proxies)
     check_seed(random_state)
     check_shots(shots)
     check_false_alarm(false_alarm)
@@ -154,6 +159,8 @@ def build(
     inputs = [data, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
     target = None if out is None else check_output(out, force=force, inputs=inputs)
     photos = find_photos(data)
+    if calibrate:
+        check_labels(photos.labels)
     if progress is not None:
         progress("loading the backbone", 0, 1)
     network = (
@@ -188,18 +195,17 @@ def build(
     head = made.head
     if target is not None:
         head.save(target, force=force)
+    counts = np.minimum(np.bincount(embedded.class_index), shots or len(photos.paths))
     return Build(
         head=head,
         path=target,
-        images=len(embedded.kept),
-        images_by_class=dict(
-            zip(photos.labels, np.bincount(embedded.class_index).tolist(), strict=True)
-        ),
+        images=int(counts.sum()),
+        images_by_class=dict(zip(photos.labels, counts.tolist(), strict=True)),
         choice=made.choice,
         calibration=made.calibration,
         skipped=embedded.skipped,
         notes=(
-            *_notes(photos, embedded, chosen),
+            *_notes(photos, counts, chosen),
             *made.notes,
             *(_assumed(network) if isinstance(backbone, str) and not preprocess else ()),
         ),
@@ -261,6 +267,17 @@ def embed_photos(
     return Embedded(np.concatenate(parts), index, np.array(kept, np.int64), tuple(skipped))
 
 
+def _with_proxies(recipe: Recipe, proxies: int | str) -> Recipe:
+    chosen = recipe.with_proxies(proxies)
+    if not recipe.makes_k:
+        made = "one proxy a class" if recipe.generation == "mean" else "each photo a proxy"
+        raise ParameterError(
+            f"the recipe '{recipe}' makes {made}, whatever number of proxies is asked for; "
+            "leave out --proxies, or take another --recipe"
+        )
+    return chosen
+
+
 def _batches(
     paths: Sequence[Path], preprocess: Preprocess, skipped: list[str]
 ) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
@@ -290,11 +307,10 @@ def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> N
         )
 
 
-def _notes(photos: Photos, embedded: Embedded, recipe: Recipe) -> Iterator[str]:
+def _notes(photos: Photos, counts: npt.NDArray[np.int64], recipe: Recipe) -> Iterator[str]:
     yield from photos.notes
     if photos.ignored_files:
         yield f"{photos.ignored_files} files are no images and were ignored"
-    counts = np.bincount(embedded.class_index, minlength=len(photos.labels))
     proxies = recipe.proxies
     if not isinstance(proxies, int) or not recipe.makes_k:
         return

@@ -15,12 +15,14 @@ from the class's mean are pooled over all classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_imprint_runtime.contract.spec import UNKNOWN
 from edge_imprint_runtime.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -28,20 +30,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FALSE_ALARM",
-    "UNKNOWN",
     "Calibration",
     "auroc",
     "best_log_likelihood",
     "calibrate",
     "check_false_alarm",
+    "check_labels",
 ]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 FALSE_ALARM = 0.05
-# What a calibrated model answers where it does not know.
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Calibration:
         threshold: (C,) float32 similarity below which an image is unknown.
         false_alarm: Share (0..1) of held-out images of known classes called unknown.
         detected: Share of images called unknown when their class is left out; None with two
-            classes, where leaving one out leaves no choice.
+            classes, where leaving one out leaves no choice, or where images of one class only
+            could be held out.
         auroc: Area under the ROC curve of the same experiment: known images of the other
             classes against those of the class left out, by how far they lie above the
             threshold; the mean over classes.
@@ -113,6 +114,19 @@ def check_false_alarm(false_alarm: float) -> None:
     if not 0 < false_alarm < 1:
         raise ParameterError(
             f"false_alarm must be a share above 0 and below 1, got {false_alarm!r}"
+        )
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuse a class named as what a calibrated model answers where it knows none.
+
+    Raises:
+        ParameterError: There is one.
+    """
+    if UNKNOWN in labels:
+        raise ParameterError(
+            f"a class is called {UNKNOWN!r}, which a calibrated model answers where it does "
+            "not know; rename the class"
         )
 
 
@@ -188,7 +202,7 @@ def _thresholds(answers: HeldOut, false_alarm: float) -> Float32:
     )
     threshold = np.empty(classes)
     for c, group in enumerate(groups):
-        rank = int(np.floor(false_alarm * (len(group) + 1) + 1e-9))
+        rank = min(int(np.floor(false_alarm * (len(group) + 1) + 1e-9)), len(group))
         if rank >= 1:
             threshold[c] = np.sort(group)[rank - 1]
         elif len(group):
@@ -222,6 +236,8 @@ def _left_out(
         if out.any() and not out.all():
             detected.append(float((above[out] < 0).mean()))
             areas.append(auroc(above[~out], above[out]))
+    if not areas:
+        return None, None
     return float(np.mean(detected)), float(np.mean(areas))
 
 

@@ -147,7 +147,8 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: (N, D) embeddings, finite; used as float32.
             y: (N,) class labels, all text or all numbers.
             sample_weight: (N,) numbers >= 0, for ``mean``, ``kmeans`` and ``least_squares``:
-                2 counts as the sample given twice, 0 as not given.
+                2 counts as the sample given twice, 0 as not given. ``shots`` are drawn of the
+                samples, whatever their weights.
 
         Returns:
             Itself.
@@ -166,6 +167,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"a classifier needs at least two classes, got one class: {str(labels[0])!r}"
             )
         self._made: dict[Any, Float32] = {}
+        self._made_by: object = None
         self._set(rows, labels, weights)
         return self
 
@@ -199,7 +201,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fitted = hasattr(self, "classes_")
         rows, labels, weights = self._checked(X, y, sample_weight, reset=not fitted)
         if not fitted:
-            self._made = {}
+            self._made, self._made_by = {}, None
             self._set(rows, labels, weights)
             return self
         if (labels.dtype.kind in "OU") != (self.classes_.dtype.kind in "OU"):
@@ -250,11 +252,15 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: (N, D) embeddings, finite.
 
         Returns:
-            (N, C) float32, higher is nearer; (N,) for two classes: second minus first, as
-            scikit-learn has it.
+            (N, C) float32, higher is nearer, and highest for the class that `predict` names;
+            (N,) for two classes: second minus first, as scikit-learn has it.
         """
         check_is_fitted(self)
-        scores = self.head_.scores(self._queries(X))
+        rows = self._queries(X)
+        scores = self.head_.scores(rows)
+        if self.head_.rule.aggregation == "mnn":  # of equal votes the nearest class's count
+            best = np.nextafter(scores.max(axis=1), np.float32(np.inf))
+            scores[np.arange(len(rows)), self.head_.predict(rows)] = best
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
@@ -299,7 +305,9 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         recipe = resolved(source, recipe, self.random_state)
         ks = self._choose(source, recipe)
         known: dict[int, Float32] = {}
-        if is_local(recipe) and recipe.proxies != "auto":
+        # Proxies made before `set_params` changed something are no longer true.
+        made_by = (recipe, self.shots, self.random_state)
+        if made_by == self._made_by and is_local(recipe) and recipe.proxies != "auto":
             known = {
                 c: self._made[_plain(label)]
                 for c, label in enumerate(classes)
@@ -308,6 +316,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         made = make_all(source, recipe, seed=self.random_state, ks=ks, known=known)
         head = assemble(made, names, recipe)
         self._rows, self._labels, self._weights = rows, labels, weights
+        self._made_by = made_by
         self._made = {
             _plain(label): part for label, part in zip(classes, made.by_class, strict=True)
         }

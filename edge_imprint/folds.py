@@ -45,6 +45,7 @@ class Folds:
             rows, _ = source[c]
             # The same photo twice must not be held out once: it would know its own answer.
             _, same = np.unique(rows, axis=0, return_inverse=True)
+            same = same.ravel()  # numpy 2.0 gives a column
             distinct = int(same.max()) + 1
             part = np.random.default_rng(seed).permutation(distinct) % folds
             self.parts.append(part[same] if distinct > 1 else np.full(len(rows), -1))

@@ -18,16 +18,13 @@ from edge_imprint.proxies import generate
 from edge_imprint.quantile import quantile_normalize
 from edge_imprint.recipe import Recipe
 from edge_imprint.shrinkage import choose_shrinkage
-from edge_imprint.sources import Mapped, Some, normalized
+from edge_imprint.sources import Distinct, Mapped, Some, normalized
 from edge_imprint.whitening import ClassSource, Whitening, fit_whitening
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.head import Head
 
 if TYPE_CHECKING:
     from edge_imprint.calibrate import Calibration
-
-# Proxies a class with which the shrinkage is chosen where k is chosen after it.
-_USUAL_K = 20
 
 __all__ = ["Proxies", "assemble", "imprint", "is_local", "make_all", "resolved"]
 
@@ -76,8 +73,9 @@ def imprint(
         progress: Told (done, total) classes.
 
     Returns:
-        The head. Neither the order of the rows nor that of the classes changes what is made
-        of a class, up to the last bits of sums over classes (whitening, least squares).
+        The head. The order of the rows changes nothing, and that of the classes nothing in
+        what is made of a class, up to the last bits of sums over classes (whitening,
+        mahalanobis, least squares).
     """
     recipe = resolved(source, recipe, seed)
     made = make_all(source, recipe, seed=seed, ks=ks, device=device, progress=progress)
@@ -110,6 +108,8 @@ def make_all(
         The proxies, not yet normalised.
     """
     whitening = None
+    if recipe.pre_norm == "whiten" or recipe.distance == "mahalanobis":
+        source = Distinct(source)
     if recipe.pre_norm == "whiten":
         share = recipe.whiten_shrinkage
         assert not isinstance(share, str)  # resolved
@@ -146,7 +146,7 @@ def resolved(source: ClassSource, recipe: Recipe, seed: int) -> Recipe:
     """
     if recipe.whiten_shrinkage != "auto":
         return recipe
-    share = choose_shrinkage(source, _USUAL_K if recipe.proxies == "auto" else recipe.k, seed)
+    share = choose_shrinkage(source, seed)
     # Four digits, so that the recipe's line says what was done.
     return replace(recipe, whiten_shrinkage=max(round(share, 4), 1e-4))
 

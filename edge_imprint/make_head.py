@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_imprint.backbones import OwnClasses
-from edge_imprint.calibrate import UNKNOWN, Calibration, calibrate
+from edge_imprint.calibrate import Calibration, calibrate, check_labels
 from edge_imprint.choose import Choice, choose_proxies
 from edge_imprint.crossval import HeldOut, held_out
 from edge_imprint.folds import Folds
@@ -16,7 +16,7 @@ from edge_imprint.keep import LOST, keep_classes, own_scale
 from edge_imprint.recipe import Recipe
 from edge_imprint.whitening import ClassSource
 from edge_imprint_runtime.contract import BackboneInfo
-from edge_imprint_runtime.errors import ParameterError, TooFewImagesError
+from edge_imprint_runtime.errors import TooFewImagesError
 from edge_imprint_runtime.head import Head
 
 __all__ = ["MadeHead", "Progress", "make_head"]
@@ -62,8 +62,14 @@ def make_head(
 
     Returns:
         The head with its evidence.
+
+    Raises:
+        ParameterError: A class is called ``unknown`` in a head to be calibrated.
+        TooFewImagesError: Nothing can be held out, and it was needed.
     """
     tell = progress or _silent
+    if false_alarm is not None:
+        check_labels(labels)
     if recipe.whiten_shrinkage == "auto":
         tell("choosing the shrinkage", 0, 1)
         recipe = resolved(source, recipe, seed)
@@ -80,11 +86,6 @@ def make_head(
     if false_alarm is not None or own is not None:
         answers = _held_out(source, recipe, ks, seed, tell, needed=false_alarm is not None)
     if false_alarm is not None and answers is not None:
-        if UNKNOWN in labels:
-            raise ParameterError(
-                f"a class is called {UNKNOWN!r}, which a calibrated model answers where it "
-                "does not know; rename the class"
-            )
         calibration = calibrate(answers, false_alarm)
     head = imprint(
         source,

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -39,6 +40,10 @@ _NORMS = {
     "post_norm": ("none", "l2", "quantile"),
     "inference_norm": ("none", "l2"),
 }
+
+# Where a class's similarity depends on that class's k alone.
+_SEPARATE = (("max", "none"), ("max", "l2"))
+_MAX_LENGTH = 1_000
 
 # By their names in the literature.
 PRESETS = {
@@ -107,16 +112,20 @@ class Recipe:
                 f"{self.generation!r}; give a number"
             )
         self._check_whitening()
-        if not isinstance(self.ridge, (int, float)) or not 0 < self.ridge < float("inf"):
+        if not _is_number(self.ridge) or not 0 < self.ridge <= sys.float_info.max:
             raise ParameterError(f"ridge must be a number above 0, got {self.ridge!r}")
         if not isinstance(self.balanced, (bool, np.bool_)):
             raise ParameterError(f"balanced must be True or False, got {self.balanced!r}")
         _ = self.rule  # checks the rest
+        if self.proxies == "auto" and (self.aggregation, self.post_norm) not in _SEPARATE:
+            raise ParameterError(
+                "k can be chosen class by class under aggregation='max' and post_norm 'none' "
+                f"or 'l2', not in the recipe '{self}'; give a number of proxies"
+            )
 
     def _check_whitening(self) -> None:
         share, size = self.whiten_shrinkage, self.whiten_size
-        number = isinstance(share, (int, float)) and not isinstance(share, bool)
-        inside = number and 0 < float(share or 0) <= 1
+        inside = _is_number(share) and 0 < share <= 1  # type: ignore[operator]
         if not (share is None or share == "auto" or inside):
             raise ParameterError(
                 f"whiten_shrinkage must be None, 'auto' or a number above 0 up to 1, "
@@ -159,7 +168,7 @@ class Recipe:
             pre += f":size={self.whiten_size}"
         made = f"{self.generation}:{self.proxies}" if self.makes_k else self.generation
         if self.generation == "least_squares":
-            made += "" if self.ridge == _DEFAULTS["ridge"] else f":ridge={self.ridge!r}"
+            made += "" if self.ridge == _DEFAULTS["ridge"] else f":ridge={float(self.ridge)}"
             made += ":balanced" if self.balanced else ""
         compared = self.aggregation
         if self.aggregation == "mnn":
@@ -184,7 +193,7 @@ class Recipe:
             ParameterError: The line is malformed; the message says where.
         """
         words = PRESETS.get(text, text).split()
-        if len(words) != 5:
+        if len(words) != 5 or len(text) > _MAX_LENGTH:
             raise ParameterError(
                 f"a recipe is a preset ({', '.join(PRESETS)}) or five words such as "
                 f"{PRESETS['imprint']!r}, got {text[:200]!r}"
@@ -224,9 +233,9 @@ def _parse_pre_norm(word: str) -> dict[str, Any]:
     name, *options = word.split(":")
     values: dict[str, Any] = {"pre_norm": name}
     for option in options:
-        if option.startswith("size="):
+        if option.startswith("size=") and "whiten_size" not in values:
             values["whiten_size"] = _number(word, [option[5:]])
-        elif option == "auto" or _is_decimal(option):
+        elif (option == "auto" or _is_decimal(option)) and "whiten_shrinkage" not in values:
             values["whiten_shrinkage"] = option if option == "auto" else float(option)
         else:
             raise ParameterError(
@@ -286,6 +295,10 @@ def _number(word: str, texts: list[str]) -> int:
 
 def _is_decimal(text: str) -> bool:
     return re.fullmatch(r"[0-9]{1,20}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", text) is not None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_whole(value: object, least: int) -> bool:

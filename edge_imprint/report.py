@@ -16,7 +16,22 @@ from PIL import Image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLORS", "cards", "chart", "facts", "gallery", "page", "section", "table"]
+__all__ = [
+    "COLORS",
+    "cards",
+    "chart",
+    "code",
+    "facts",
+    "gallery",
+    "grid",
+    "heat",
+    "listing",
+    "page",
+    "palette",
+    "section",
+    "table",
+    "words",
+]
 
 COLORS = ("#2563eb", "#f59e0b", "#64748b", "#16a34a", "#dc2626")
 
@@ -49,7 +64,20 @@ tr.best td{background:#eff6ff;font-weight:600}
  border-radius:8px;overflow:hidden}
 .gallery img{display:block;width:100%}
 .gallery figcaption{padding:3px 2px}.gallery .wrong{border-color:#dc2626;color:#b91c1c}
+.gallery figcaption{overflow-wrap:anywhere;line-height:1.25}
 code{background:#f1f5f9;border-radius:5px;padding:2px 6px;font-size:14px}
+pre{background:#f1f5f9;border-radius:8px;padding:10px 14px;font-size:14px;margin:8px 0;
+ white-space:pre-wrap;overflow-wrap:anywhere}
+.heat td,.heat th{padding:3px 4px;min-width:26px;font-size:12px;text-align:center;
+ border:1px solid #fff}
+.heat .text{text-align:right;max-width:180px;overflow:hidden;text-overflow:ellipsis}
+.heat thead th{vertical-align:bottom}
+.heat thead span{writing-mode:vertical-rl;transform:rotate(180deg);max-height:150px;
+ overflow:hidden}
+.heat table{width:auto}
+.grid{display:grid;gap:12px 22px;align-items:center}
+.grid b{font-size:14px;overflow-wrap:anywhere}
+.listing{margin:0;padding-left:18px;font-size:14px;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 0;
  font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
@@ -153,6 +181,77 @@ def gallery(
     return f'<div class="gallery">{inner}</div>'
 
 
+def code(lines: Sequence[str]) -> str:
+    """Show lines to be copied."""
+    text = "\n".join(lines)
+    return f"<pre>{escape(text)}</pre>"
+
+
+def words(text: str) -> str:
+    """Show a paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
+def listing(items: Sequence[str]) -> str:
+    """Show a list of plain texts."""
+    inner = "".join(f"<li>{escape(item)}</li>" for item in items)
+    return f'<ul class="listing">{inner}</ul>'
+
+
+def grid(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Lay parts out in rows that have a name.
+
+    Args:
+        columns: Headings, plain text.
+        rows: Names, plain text, each with one part (HTML of the other functions) a column.
+
+    Returns:
+        HTML.
+    """
+    head = "".join(f'<span class="soft">{escape(column)}</span>' for column in columns)
+    body = "".join(
+        f"<b>{escape(name)}</b>{''.join(f'<div>{part}</div>' for part in parts)}"
+        for name, parts in rows
+    )
+    widths = "fit-content(190px) " + " ".join(["minmax(0,1fr)"] * len(columns))
+    style = f"grid-template-columns:{widths}"
+    return f'<div class="grid" style="{style}"><span></span>{head}{body}</div>'
+
+
+def heat(rows: Sequence[str], columns: Sequence[str], counts: npt.NDArray[np.int64]) -> str:
+    """Show a confusion matrix, coloured by the share of its row.
+
+    Args:
+        rows: Names of the true classes.
+        columns: Names of the answers; the first are those of the rows, in their order.
+        counts: (rows, columns) int64.
+
+    Returns:
+        HTML: what is right blue, what is wrong red; zeros are left empty.
+    """
+    totals = np.maximum(counts.sum(axis=1), 1)
+    head = "".join(f"<th><span>{escape(name)}</span></th>" for name in columns)
+    body = []
+    for r, name in enumerate(rows):
+        cells = []
+        for c, count in enumerate(counts[r].tolist()):
+            if not count:
+                cells.append("<td></td>")
+                continue
+            color = "37,99,235" if r == c else "220,38,38"
+            share = count / totals[r]
+            strength = 0.1 + 0.75 * (share if r == c else min(1.0, 4 * share))
+            ink = ";color:#fff" if strength > 0.55 else ""
+            cells.append(
+                f'<td style="background:rgba({color},{strength:.2f}){ink}">{count}</td>'
+            )
+        body.append(f"<tr><th class=text>{escape(name)}</th>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide heat"><table><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
 def chart(*draw: Any) -> str:
     """Draw charts side by side.
 
@@ -189,6 +288,16 @@ def chart(*draw: Any) -> str:
         svg = text.getvalue()
         svgs.append(f"<div>{svg[svg.index('<svg') :]}</div>")
     return f'<div class="charts">{"".join(svgs)}</div>'
+
+
+def palette(count: int) -> npt.NDArray[np.float64]:
+    """Return (count, 4) colours, told apart as well as so many can be."""
+    import matplotlib as mpl
+
+    if count > 20:
+        return np.asarray(mpl.colormaps["hsv"](np.arange(count) / count), np.float64)
+    colors = mpl.colormaps["tab10" if count <= 10 else "tab20"]
+    return np.array([colors(number) for number in range(count)])
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from edge_imprint.calibrate import best_log_likelihood
 from edge_imprint.folds import Folds
 from edge_imprint.proxies import generate
-from edge_imprint.sources import Mapped, Sampled, normalized
+from edge_imprint.sources import Distinct, Mapped, Sampled, normalized
 from edge_imprint.whitening import ClassSource, Scatter
 from edge_imprint_runtime.errors import TooFewImagesError
 
@@ -32,17 +32,18 @@ Float64 = npt.NDArray[np.float64]
 
 _CANDIDATES = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 _FOLDS = 3
+# Proxies a class, whatever the recipe's: the map is one property of the embeddings.
+_K = 20
 # Rows to judge by; a larger class is drawn from.
 _ROWS_A_CLASS = 200
 _ROWS = 20_000
 
 
-def choose_shrinkage(source: ClassSource, k: int, seed: int) -> float:
+def choose_shrinkage(source: ClassSource, seed: int) -> float:
     """Choose the shrinkage of `fit_whitening`.
 
     Args:
         source: The embeddings, class by class.
-        k: Proxies a class.
         seed: For the splits and for k-means.
 
     Returns:
@@ -50,6 +51,7 @@ def choose_shrinkage(source: ClassSource, k: int, seed: int) -> float:
         different embeddings.
     """
     limit = max(3, min(_ROWS_A_CLASS, _ROWS // len(source)))
+    source = Distinct(source)
     sample = Sampled(source, limit, seed)
     least = Scatter.of(source).ledoit_wolf()
     candidates = [least, *(share for share in _CANDIDATES if share > least)]
@@ -64,7 +66,7 @@ def choose_shrinkage(source: ClassSource, k: int, seed: int) -> float:
         queries = np.concatenate([rest[c][0] for c in range(len(source))])
         truths.append(np.repeat(np.arange(len(source)), [len(r) for r in folds.rows(fold)]))
         for found, answer in zip(
-            scores, _judge(training, queries, candidates, k, seed), strict=True
+            scores, _judge(training, queries, candidates, seed), strict=True
         ):
             found.append(answer)
     truth = np.concatenate(truths)
@@ -78,7 +80,6 @@ def _judge(
     training: ClassSource,
     queries: Float32,
     candidates: list[float],
-    k: int,
     seed: int,
 ) -> list[Float32]:
     """Similarity of the queries to each class under each candidate, (M, C) each."""
@@ -88,7 +89,7 @@ def _judge(
     frame = vectors.astype(np.float32)
     center = (scatter.center @ vectors).astype(np.float32)
     asked = queries @ frame
-    centres = generate(Mapped(training, None, "l2"), "kmeans", [k] * len(training), seed)
+    centres = generate(Mapped(training, None, "l2"), "kmeans", [_K] * len(training), seed)
     out = [np.empty((len(queries), len(training)), np.float32) for _ in candidates]
     maps = [
         ((1 - a) * center, (1 / np.sqrt((1 - a) * values + a)).astype(np.float32))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edge_imprint.proxies import canonical
 from edge_imprint.whitening import ClassSource, Whitening
 from edge_imprint_runtime.contract import EPSILON
 
-__all__ = ["ByClass", "Mapped", "Sampled", "Some", "normalized"]
+__all__ = ["ByClass", "Distinct", "Mapped", "Sampled", "Some", "normalized"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -107,6 +108,23 @@ class Some:
         return self.source[self.chosen[c]]
 
 
+@dataclass(frozen=True)
+class Distinct:
+    """A source's distinct rows, in an order of their own, each with its sum of weights.
+
+    What is made of it depends neither on the order of the rows, to the last bit of a sum, nor
+    on whether a row is given twice or has the weight 2.
+    """
+
+    source: ClassSource
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, c: int) -> tuple[Float32, Float64 | None]:
+        return canonical(*self.source[c], f"class {c}")
+
+
 def draw(
     rows: Float32, weights: Float64 | None, limit: int, seed: int
 ) -> tuple[Float32, Float64 | None]:
@@ -130,6 +148,8 @@ def normalized(rows: Float32, norm: str) -> Float32:
     """
     if norm == "none":
         return rows
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Float32 = rows / np.maximum(norms, np.float32(EPSILON))
+    # In float64: the square of a large float32 is infinite.
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, np.newaxis]
+    unit: Float32 = np.empty_like(rows)
+    np.divide(rows, np.maximum(norms, EPSILON), out=unit, casting="same_kind")
     return unit

@@ -20,6 +20,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "demo": ("_demo", "See it work, on real handwritten digits, in under a minute."),
     "build": ("_build", "Imprint a head from labelled photos."),
+    "evaluate": ("_evaluate", "Try the ways to imprint on your photos; recommend one."),
     "export": ("_export", "Fuse a head and its backbone into one ONNX file."),
     "verify": ("_export", "Hold a model against its head on your photos."),
     "predict": ("_device", "Classify photos with a model."),

@@ -33,7 +33,6 @@ __all__ = [
     "print_json",
     "progress",
     "say",
-    "size_text",
     "table",
 ]
 
@@ -56,12 +55,6 @@ def command_name() -> str:
     """Return how this command was called, for hints that can be copied."""
     called = sys.argv[0]
     return "edge-imprint" if shutil.which("edge-imprint") == called else shlex.quote(called)
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a file's size for people."""
-    small = size_bytes < 1_000_000
-    return f"{size_bytes / 1e3:.0f} kB" if small else f"{size_bytes / 1e6:.1f} MB"
 
 
 def print_json(value: Any) -> None:

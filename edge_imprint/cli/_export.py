@@ -20,13 +20,12 @@ from edge_imprint.cli._console import (
     print_json,
     progress,
     say,
-    size_text,
 )
 from edge_imprint.photos import expand_photos
 from edge_imprint_export import fuse, save
 from edge_imprint_export import verify as compare
 from edge_imprint_runtime.errors import EdgeImprintError, NoImagesError
-from edge_imprint_runtime.files import check_output
+from edge_imprint_runtime.files import check_output, size_text
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import photo_pixels
 from edge_imprint_runtime.model import open_model

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 
-__all__ = ["check_output", "write_atomic"]
+__all__ = ["check_output", "write_atomic", "size_text"]
 
 
 def check_output(
@@ -98,3 +98,9 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, force: bool = Fal
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return str(text)[:1].lower() + str(text)[1:]
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a file's size for people."""
+    small = size_bytes < 1_000_000
+    return f"{size_bytes / 1e3:.0f} kB" if small else f"{size_bytes / 1e6:.1f} MB"
