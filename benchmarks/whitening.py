@@ -123,7 +123,7 @@ def compare_presets(task: Task, seed: int, table: Table) -> None:
     note(table, task.name, "whiten:auto", recipe_right(task, "whitened", seed))
     note(table, task.name, "auto, s", time.perf_counter() - start)
     source = by_class(task)
-    note(table, task.name, "shrinkage", choose_shrinkage(source, 20, seed))
+    note(table, task.name, "shrinkage", choose_shrinkage(source, seed))
 
 
 def compare_shrinkages(task: Task, seed: int, table: Table) -> None:
