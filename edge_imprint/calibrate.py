@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint_runtime.contract.spec import UNKNOWN
+from edge_imprint_runtime.contract.spec import MAX_TEMPERATURE, MIN_TEMPERATURE, UNKNOWN
 from edge_imprint_runtime.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def calibrate(answers: HeldOut, false_alarm: float = FALSE_ALARM) -> Calibration
         ParameterError: ``false_alarm`` is out of range.
     """
     check_false_alarm(false_alarm)
-    temperature = _temperature(answers.scores.astype(np.float64), answers.truth)
+    found = _temperature(answers.scores.astype(np.float64), answers.truth)
+    temperature = min(max(found, MIN_TEMPERATURE), MAX_TEMPERATURE)
     threshold = _thresholds(answers, false_alarm)
     margin = answers.nearest - threshold
     row = np.arange(len(margin))

@@ -158,6 +158,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 the generation has no use for weights.
             InputError: A row holds NaN or infinity.
             TooFewClassesError: Fewer than two classes.
+            TooFewImagesError: ``proxies="auto"``, and no class has two different samples.
             ValueError: X or y have the wrong shape (scikit-learn's).
         """
         self.check_parameters()
@@ -195,7 +196,8 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Itself.
 
         Raises:
-            ParameterError, InputError, ValueError: As in `fit`. One class is enough.
+            ParameterError, InputError, TooFewImagesError, ValueError: As in `fit`; one class
+                is enough.
         """
         self.check_parameters()
         fitted = hasattr(self, "classes_")
@@ -339,9 +341,10 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         reset: bool,
     ) -> tuple[Float32, npt.NDArray[Any], Float64]:
         _check_label_types(y)
-        rows, labels = validate_data(
-            self, X, y, dtype=np.float32, reset=reset, ensure_all_finite=False
-        )
+        with np.errstate(over="ignore"):  # infinity then, which is refused by the row
+            rows, labels = validate_data(
+                self, X, y, dtype=np.float32, reset=reset, ensure_all_finite=False
+            )
         check_finite(rows)
         check_classification_targets(labels)
         if sample_weight is None:
@@ -360,7 +363,10 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return rows[there], labels[there], weights[there]
 
     def _queries(self, X: npt.ArrayLike) -> Float32:  # noqa: N803
-        rows = validate_data(self, X, dtype=np.float32, reset=False, ensure_all_finite=False)
+        with np.errstate(over="ignore"):
+            rows = validate_data(
+                self, X, dtype=np.float32, reset=False, ensure_all_finite=False
+            )
         return check_finite(rows)
 
 

@@ -32,6 +32,7 @@ LIBRARIES = {
     "torch": (
         "edge_imprint/embed.py",
         "edge_imprint/glyphnet.py",
+        "edge_imprint/kmeans_cuda.py",
         "edge_imprint/timm_models.py",
         "export/edge_imprint_export/torch_export.py",
     ),
@@ -45,9 +46,9 @@ LIBRARIES = {
         "edge_imprint/cli/_device.py",
     ),
     "sklearn": (
-        "edge_imprint/proxies.py",
         "edge_imprint/classifier.py",
         "edge_imprint/demo.py",
+        "edge_imprint/linear.py",
     ),
     "scipy": (),
     "threadpoolctl": ("edge_imprint/proxies.py",),
@@ -170,6 +171,29 @@ def test_importing_the_exporter_loads_no_torch_and_no_host() -> None:
     assert not got & (HEAVY - {"onnx"} | {"click", "rich", "edge_imprint"})
 
 
+def test_the_way_from_embeddings_to_a_head_loads_numpy_only() -> None:
+    core = (
+        "calibrate",
+        "choose",
+        "collapse",
+        "crossval",
+        "folds",
+        "imprint",
+        "keep",
+        "kmeans",
+        "make_head",
+        "quantile",
+        "recipe",
+        "samples",
+        "shrinkage",
+        "sources",
+        "whitening",
+    )
+    got = loaded_by("".join(f"import edge_imprint.{name}\n" for name in core))
+    assert "numpy" in got
+    assert not got & (HEAVY | {"click", "rich"})
+
+
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
@@ -177,11 +201,13 @@ def test_importing_the_exporter_loads_no_torch_and_no_host() -> None:
         ("embed", set()),
         ("photos", set()),
         ("proxies", set()),
+        ("least_squares", set()),
         ("glyphnet", set()),
         ("builder", set()),
         ("classifier", {"sklearn", "scipy", "threadpoolctl"}),
         ("cli", set()),
         ("cli._build", set()),
+        ("cli._evaluate", set()),
         ("cli._export", {"onnx"}),
         ("cli._device", set()),
     ],

@@ -45,6 +45,9 @@ def bad(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ob
     photo = workshop.photos / "red" / "0.png"
     for folder in ("empty", "one/class", "broken/a", "broken/b", "text/a", "out"):
         (root / folder).mkdir(parents=True)
+    for label in ("single/a", "single/b", "named/a", "named/unknown"):
+        (root / label).mkdir(parents=True)
+        shutil.copy(photo, root / label)
     shutil.copy(photo, root / "one" / "class")
     for name in "ab":
         shutil.copy(photo, root / "broken" / name)
@@ -73,6 +76,11 @@ def bad(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ob
         "named": named.save(root / "named.head"),
         "bare": bare.save(root / "bare.head"),
         "long": "x" * 300,
+        # One word of the command line each, whatever spaces it has.
+        "votes": "l2 kmeans:auto l2 l2 mnn:3",
+        "crowd": "l2 mean l2 l2 mnn:4",
+        "typo": "l2 kmeans:x l2 l2 max",
+        "endless": "l2 " * 2_000,
     }
 
 
@@ -106,14 +114,53 @@ CASES = [
     (BUILD + "--backbone timm/test_resnet --weights {d}/gone", 1, "there is no weights file"),
     (BUILD + "--weights x --random-weights", 2, "not both"),
     # the options
-    (BUILD + "--proxies 0", 2, "proxies must be an integer >= 1, got 0"),
-    (BUILD + "--proxies auto", 2, "'auto' is not a valid integer"),
-    (BUILD + "--generation kmedoids", 2, "generation='kmedoids' is not available in this"),
-    (BUILD + "--generation best", 2, "generation must be 'mean' or"),
+    (BUILD + "--proxies 0", 2, "proxies must be an integer >= 1 or 'auto', got 0"),
+    (BUILD + "--proxies x", 2, "--proxies: must be a whole number or auto, got 'x'"),
+    (BUILD + "--proxies -1", 2, "must be a whole number or auto, got '-1'"),
+    (BUILD + "--proxies 9999999999", 2, "must be a whole number or auto, got '9999999999'"),
+    (BUILD + "--proxies 3 --recipe qi2018", 2, "makes one proxy a class, whatever number"),
+    (BUILD + "--proxies auto --recipe hosoda2024", 2, "'auto' chooses k for generation="),
+    (BUILD + "--recipe best", 2, "a recipe is a preset (qi2018, hosoda2024, janson2022, "),
+    (BUILD + "--recipe {typo}", 2, "the recipe's word 'kmeans:x' must have one whole number"),
+    (BUILD + "--recipe {votes}", 2, "k can be chosen class by class under aggregation='max'"),
+    (BUILD + "--recipe {crowd}", 2, "neighbors must be at most the 3 proxies of the head"),
+    (BUILD + "--recipe {endless}", 2, "or five words such as 'l2 kmeans:20 l2 l2 max', got"),
+    (BUILD + "--generation mean", 2, "No such option '--generation'"),
+    (BUILD + "--shots 0", 2, "shots must be None or an integer >= 1, got 0"),
+    (BUILD + "--shots few", 2, "'few' is not a valid integer"),
+    *(
+        (
+            BUILD + f"--calibrate --false-alarm {share}",
+            2,
+            f"false_alarm must be a share above 0 and below 1, got {share}",
+        )
+        for share in ("0.0", "1.0", "2.0", "-0.1", "nan")
+    ),
+    (BUILD + "--false-alarm few", 2, "'few' is not a valid float"),
+    (BUILD + "--keep-classes", 2, "brings no classes of its own; use a timm backbone, or"),
+    (
+        "build {photos} --backbone demo --out {d}/out/h --keep-classes",
+        2,
+        "the backbone demo brings no classes of its own",
+    ),
+    (
+        "build {d}/single --backbone {backbone} --out {d}/out/h --calibrate",
+        1,
+        "no class has two different images, so that none can be held out; add images",
+    ),
+    (
+        "build {d}/single --backbone {backbone} --out {d}/out/h --proxies auto",
+        1,
+        "no class has two different images, so that none can be held out; add images",
+    ),
+    (
+        "build {d}/named --backbone {backbone} --out {d}/out/h --calibrate",
+        2,
+        "a class is called 'unknown', which a calibrated model answers where it does not",
+    ),
     (BUILD + "--device gpu", 2, "device must be one of auto, cpu, cuda, got 'gpu'"),
     (BUILD + "--max-broken 2", 2, "max_broken must be a share from 0 to 1"),
     (BUILD + "--seed -1", 2, "random_state must be an integer >= 0"),
-    (BUILD + "--recipe x", 2, "No such option '--recipe'"),
     ("build {photos} --out {d}/out/h", 2, "Missing option '--backbone'"),
     # the output
     (
@@ -190,7 +237,8 @@ CASES = [
 ]
 
 
-PROGRESS = {"loading the backbone ...", "embedding ...", "imprinting ...", "reading ..."}
+STEPS = ("loading the backbone", "embedding", "choosing proxies", "imprinting", "reading")
+PROGRESS = {f"{step} ..." for step in (*STEPS, "choosing the shrinkage", "holding out photos")}
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -261,7 +309,7 @@ def test_the_command_answers_the_same(line: str, run: Run, bad: dict[str, object
         ("onnx", "demo", "verify {model} --head {head} --images {photos}"),
         ("onnxruntime", "cpu", "predict {model} {photo}"),
         ("onnxruntime", "cpu", "bench {model}"),
-        ("sklearn", "demo", "build {photos} --backbone demo --out {d}/out/h"),
+        ("threadpoolctl", "demo", "build {photos} --backbone demo --out {d}/out/h"),
         ("timm", "host", BUILD + "--backbone timm/resnet18"),
     ],
 )
@@ -279,9 +327,8 @@ def test_without_a_package(
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    name = {"sklearn": "scikit-learn"}.get(package, package)
     said = done.stderr.splitlines()[-1]
     assert said.endswith(
-        f" needs the package '{name}', which is not installed here; "
+        f" needs the package '{package}', which is not installed here; "
         f"run: pip install 'edge-imprint[{extra}]'"
     )

@@ -20,7 +20,7 @@ from edge_imprint_runtime import Head, open_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMANDS = ("demo", "build", "export", "verify", "predict", "inspect", "bench")
+COMMANDS = ("demo", "build", "evaluate", "export", "verify", "predict", "inspect", "bench")
 
 
 def json_lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def test_build_options_reach_the_head(run: Run, workshop: Any, tmp_path: Path) -
     heads = []
     for number, options in enumerate((["--seed", 1], ["--seed", 2])):
         out = tmp_path / f"head-{number}"
-        options += ["--generation", "random", "--proxies", 3]
+        options += ["--recipe", "l2 random:9 l2 l2 max", "--proxies", 3]
         assert run(*arguments, "--out", out, *options).returncode == 0
         heads.append(Head.load(out))
     assert [head.recipe for head in heads] == ["l2 random:3 l2 l2 max"] * 2
@@ -214,7 +214,7 @@ def test_predict_answers_the_good_photos_among_bad_ones(
     assert done.returncode == 1
     assert [sorted(answer) for answer in json_lines(done)] == [
         ["error", "path"],
-        ["index", "label", "path", "score"],
+        ["index", "known", "label", "nearest", "path", "probability", "score"],
     ] * 2
 
 

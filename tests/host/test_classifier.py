@@ -1,29 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ImprintClassifier` against a brute force, its refusals, and scikit-learn's manners."""
+"""`ImprintClassifier` against a brute force, what it takes, and what it refuses."""
 
 from __future__ import annotations
 
-import copy
-import pickle
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from edge_imprint import ImprintClassifier
+from edge_imprint.imprint import imprint
+from edge_imprint.recipe import GENERATIONS, PRESETS, Recipe
+from edge_imprint.sources import ByClass
 from edge_imprint_runtime.errors import (
-    ContractValueError,
     ParameterError,
-    TooFewClassesError,
-    UnsupportedOptionError,
 )
 
 Array = npt.NDArray[Any]
@@ -100,191 +94,143 @@ def test_several_proxies_beat_the_mean_where_classes_have_modes() -> None:
     assert scores[1] > scores[0] + 0.05
 
 
-GENERATIONS = "'mean' or 'kmeans' or 'random' or 'all'"
-DISTANCES = "'inner_product'"
+# Every choice arrives ----------------------------------------------------------------------
+
+LINES = [
+    *PRESETS.values(),
+    *(f"l2 {name}:3 l2 l2 max" for name in GENERATIONS if name not in ("mean", "all")),
+    "none all quantile none mnn:4:manhattan:distance",
+    "whiten:0.3:size=4 kmeans:2 l2 l2 max:cosine",
+    "none least_squares:2:ridge=0.5:balanced none none max",
+    "l2 mean l2 l2 mnn:2:mahalanobis",
+    "l2 kmeans:auto l2 l2 max:euclidean",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_every_field_of_a_recipe_reaches_the_head(line: str) -> None:
+    x, y = blobs(n=60)
+    made = ImprintClassifier.from_recipe(line, random_state=3)
+    assert made.recipe == Recipe.parse(line)
+    assert made.random_state == 3
+    head = made.fit(x, y).head_
+    names = [str(label) for label in range(3)]
+    ks = made.proxies_.tolist() if made.recipe.proxies == "auto" else None
+    want = imprint(ByClass(x, y), names, made.recipe, seed=3, ks=ks)
+    assert head.recipe == want.recipe
+    assert head.rule == want.rule == Recipe.parse(line).rule
+    assert head.proxies.tobytes() == want.proxies.tobytes()
+    for name in ("center", "transform", "metric"):
+        given, found = getattr(want, name), getattr(head, name)
+        assert (given is None) == (found is None)
+        assert given is None or given.tobytes() == found.tobytes()
+    assert made.proxies_.tolist() == np.bincount(head.class_index).tolist()
+    assert head.backbone is None
+
+
+def test_every_field_of_a_recipe_is_a_parameter() -> None:
+    parameters = ImprintClassifier().get_params()
+    assert set(parameters) == {field.name for field in fields(Recipe)} | {
+        "shots",
+        "random_state",
+    }
+    assert ImprintClassifier().recipe == Recipe()
+    recipe = Recipe(generation="fps", proxies=2)
+    assert ImprintClassifier.from_recipe(recipe, shots=4).get_params()["shots"] == 4
+    with pytest.raises(ParameterError, match=r"^a recipe is a preset \(qi2018, "):
+        ImprintClassifier.from_recipe("best")
+
+
+# Parameters out of range -------------------------------------------------------------------
+
+GENERATION = " or ".join(repr(name) for name in GENERATIONS)
+DISTANCE = "'inner_product' or 'cosine' or 'euclidean' or 'manhattan' or 'mahalanobis'"
+SHARE = "None, 'auto' or a number above 0 up to 1"
 CHOICES = [
-    ("generation", "x", GENERATIONS),
-    ("pre_norm", "x", "'none' or 'l2'"),
-    ("post_norm", "L2", "'none' or 'l2'"),
+    ("generation", "x", GENERATION),
+    ("pre_norm", "x", "'none' or 'l2' or 'whiten'"),
+    ("post_norm", "L2", "'none' or 'l2' or 'quantile'"),
     ("inference_norm", None, "'none' or 'l2'"),
-    ("aggregation", "x", "'max'"),
-    ("distance", "x", DISTANCES),
-    ("weighting", 3, "'uniform'"),
-    ("proxies", 0, "an integer >= 1"),
-    ("proxies", -1, "an integer >= 1"),
-    ("proxies", 2.0, "an integer >= 1"),
-    ("proxies", True, "an integer >= 1"),
-    ("proxies", None, "an integer >= 1"),
-    ("proxies", "auto", "an integer >= 1"),
-    ("neighbors", 0, "an integer >= 1"),
-    ("neighbors", 1.5, "an integer >= 1"),
-    ("neighbors", True, "an integer >= 1"),
-    ("random_state", -1, "an integer >= 0"),
-    ("random_state", None, "an integer >= 0"),
-    ("random_state", 0.5, "an integer >= 0"),
+    ("aggregation", "x", "'max' or 'mnn'"),
+    ("distance", "x", DISTANCE),
+    ("weighting", 3, "'uniform' or 'distance'"),
+    *(("proxies", bad, "an integer >= 1 or 'auto'") for bad in (0, -1, 2.0, True, None, "5")),
+    *(("neighbors", bad, "an integer >= 1") for bad in (0, 1.5, True)),
+    *(("random_state", bad, "an integer >= 0") for bad in (-1, None, 0.5)),
+    *(("shots", bad, "None or an integer >= 1") for bad in (0, 2.5, True)),
+    ("whiten_shrinkage", 0, SHARE),
+    ("whiten_size", 0, "None or an integer >= 1"),
+    ("ridge", 0, "a number above 0"),
+    ("balanced", "yes", "True or False"),
 ]
 
 
 @pytest.mark.parametrize(("name", "value", "rule"), CHOICES)
 def test_a_parameter_out_of_range(name: str, value: object, rule: str) -> None:
-    with pytest.raises(ParameterError) as caught:
-        ImprintClassifier(**{name: value}).fit(*blobs())
-    assert str(caught.value) == f"{name} must be {rule}, got {value!r}"
-    assert isinstance(caught.value, ValueError)
-
-
-LATER = [
-    *(
-        ("generation", value, "'mean' or 'kmeans' or 'random' or 'all'")
-        for value in ("kmedoids", "fps", "cov_max", "least_squares")
-    ),
-    ("pre_norm", "whiten", "'none' or 'l2'"),
-    ("post_norm", "quantile", "'none' or 'l2'"),
-    ("aggregation", "mnn", "'max'"),
-    *(
-        ("distance", value, "'inner_product'")
-        for value in ("cosine", "euclidean", "manhattan", "mahalanobis")
-    ),
-    ("neighbors", 3, "1"),
-    ("weighting", "distance", "'uniform'"),
-    ("shots", 5, "None"),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "instead"), LATER)
-def test_what_is_not_in_this_release(name: str, value: object, instead: str) -> None:
-    with pytest.raises(UnsupportedOptionError) as caught:
-        ImprintClassifier(**{name: value}).fit(*blobs())
-    assert str(caught.value) == (
-        f"{name}={value!r} is not available in this release; use {instead}"
-    )
-    assert caught.value.exit_code == 2
+    made = ImprintClassifier().fit(*blobs())
+    head = made.head_
+    made.set_params(**{name: value})
+    for call in (made.check_parameters, lambda: made.fit(*blobs())):
+        with pytest.raises(ParameterError) as caught:
+            call()
+        assert str(caught.value) == f"{name} must be {rule}, got {value!r}"
+        assert isinstance(caught.value, ValueError)
+    assert made.head_ is head
 
 
 def test_every_parameter_has_a_refusal_here() -> None:
-    tested = {name for name, _, _ in CHOICES} | {name for name, _, _ in LATER}
-    assert tested == set(ImprintClassifier().get_params())
+    assert {name for name, _, _ in CHOICES} == set(ImprintClassifier().get_params())
 
 
-@pytest.mark.parametrize("generation", ["mean", "kmeans", "random", "all"])
-def test_renumbering_the_classes_permutes_the_result(generation: str) -> None:
+def test_parameters_that_contradict_each_other() -> None:
+    for parameters, said in (
+        ({"whiten_size": 3}, "whiten_size=3 needs pre_norm='whiten', got 'l2'"),
+        (
+            {"neighbors": 3},
+            "neighbors must be 1 under aggregation='max', got 3; use aggregation='mnn'",
+        ),
+        (
+            {"proxies": "auto", "post_norm": "quantile"},
+            (
+                "k can be chosen class by class under aggregation='max' and post_norm 'none' "
+                "or 'l2', not in the recipe 'l2 kmeans:auto quantile l2 max'; "
+                "give a number of proxies"
+            ),
+        ),
+    ):
+        with pytest.raises(ParameterError) as caught:
+            ImprintClassifier(**parameters).fit(*blobs())
+        assert str(caught.value) == said
+
+
+def test_more_voters_than_proxies() -> None:
+    with pytest.raises(ParameterError) as caught:
+        ImprintClassifier("mean", aggregation="mnn", neighbors=4).fit(*blobs())
+    assert str(caught.value) == "neighbors must be at most the 3 proxies of the head, got 4"
+
+
+# Order -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_renumbering_the_classes_permutes_the_result(line: str) -> None:
     x, y = blobs(classes=4, n=80)
     queries, _ = blobs(classes=4, seed=1)
     names = np.array([2, 0, 3, 1])  # class c is now called names[c]
-    plain = ImprintClassifier(generation, 3).fit(x, y)
-    other = ImprintClassifier(generation, 3).fit(x, names[y])
-    np.testing.assert_allclose(
-        other.decision_function(queries)[:, names],
-        plain.decision_function(queries),
-        rtol=1e-6,
-        atol=1e-6,
-    )
+    plain = ImprintClassifier.from_recipe(line).fit(x, y)
+    other = ImprintClassifier.from_recipe(line).fit(x, names[y])
     np.testing.assert_array_equal(other.predict(queries), names[plain.predict(queries)])
+    scores, named = plain.decision_function(queries), other.decision_function(queries)
+    scale = np.abs(scores).max()
+    np.testing.assert_allclose(named[:, names], scores, rtol=1e-4, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("generation", ["mean", "kmeans", "random", "all"])
-def test_order_of_samples_decides_nothing(generation: str) -> None:
+@pytest.mark.parametrize("line", LINES)
+def test_order_of_samples_decides_nothing(line: str) -> None:
     x, y = blobs(n=100)
     order = np.random.default_rng(5).permutation(100)
-    plain = ImprintClassifier(generation, 4).fit(x, y)
-    other = ImprintClassifier(generation, 4).fit(x[order], y[order])
+    plain = ImprintClassifier.from_recipe(line, shots=9).fit(x, y)
+    other = ImprintClassifier.from_recipe(line, shots=9).fit(x[order], y[order])
     assert plain.head_.proxies.tobytes() == other.head_.proxies.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("y", "classes", "labels"),
-    [
-        (["b", "a", "b", "c"], ["a", "b", "c"], ("a", "b", "c")),
-        ([10, -3, 10, 7], [-3, 7, 10], ("-3", "7", "10")),
-        ([True, False, True, False], [False, True], ("False", "True")),
-        (["ö", "ü ä", "ö", "日本"], ["ö", "ü ä", "日本"], ("ö", "ü ä", "日本")),
-    ],
-)
-def test_labels_of_any_kind(y: list[object], classes: list[object], labels: object) -> None:
-    x, _ = blobs(n=4)
-    made = ImprintClassifier("all").fit(x, y)
-    assert made.classes_.tolist() == classes
-    assert made.head_.labels == labels
-    assert made.predict(x).tolist() == y
-    assert made.predict(x).dtype == np.asarray(y).dtype
-
-
-@pytest.mark.parametrize("label", ["a", 3])
-def test_one_class(label: object) -> None:
-    with pytest.raises(TooFewClassesError) as caught:
-        ImprintClassifier().fit(blobs(n=5)[0], [label] * 5)
-    assert str(caught.value) == (
-        f"a classifier needs at least two classes, got one class: {str(label)!r}"
-    )
-
-
-def test_an_empty_label() -> None:
-    with pytest.raises(ContractValueError, match=r"^label '' must be 1 to 1024 bytes"):
-        ImprintClassifier().fit(blobs(n=4)[0], ["", "a", "", "a"])
-
-
-@pytest.mark.parametrize(
-    ("parameters", "recipe"),
-    [
-        ({}, "l2 kmeans:20 l2 l2 max"),
-        ({"generation": "random", "proxies": 3}, "l2 random:3 l2 l2 max"),
-        ({"generation": "mean", "pre_norm": "none"}, "none mean l2 l2 max"),
-        ({"generation": "all", "inference_norm": "none"}, "l2 all l2 none max"),
-    ],
-)
-def test_the_head_knows_its_recipe(parameters: dict[str, Any], recipe: str) -> None:
-    made = ImprintClassifier(**parameters).fit(*blobs())
-    assert made.head_.recipe == recipe
-    assert made.head_.rule.embedding_norm == parameters.get("inference_norm", "l2")
-    assert made.head_.backbone is None
-
-
-def test_two_classes_give_one_column_and_more_give_one_each() -> None:
-    x, y = blobs(classes=2)
-    two = ImprintClassifier().fit(x, y)
-    scores = two.head_.scores(x)
-    np.testing.assert_array_equal(two.decision_function(x), scores[:, 1] - scores[:, 0])
-    np.testing.assert_array_equal(two.predict(x), (two.decision_function(x) > 0).astype(int))
-    x, y = blobs(classes=5)
-    assert ImprintClassifier().fit(x, y).decision_function(x).shape == (len(x), 5)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused(bad: float) -> None:
-    x, y = blobs()
-    made = ImprintClassifier().fit(x, y)
-    x[3, 2] = bad
-    with pytest.raises(ValueError, match=r"X contains (NaN|infinity)"):
-        ImprintClassifier().fit(x, y)
-    with pytest.raises(ValueError, match=r"X contains (NaN|infinity)"):
-        made.predict(x)
-
-
-def test_before_fit() -> None:
-    for call in (ImprintClassifier().predict, ImprintClassifier().decision_function):
-        with pytest.raises(NotFittedError):
-            call(blobs()[0])
-
-
-def test_clone_parameters_and_copies() -> None:
-    made = ImprintClassifier("random", 7, random_state=3).fit(*blobs())
-    fresh = clone(made)
-    assert fresh.get_params() == made.get_params()
-    assert not hasattr(fresh, "head_")
-    fresh.set_params(proxies=2)
-    assert fresh.fit(*blobs()).head_.recipe == "l2 random:2 l2 l2 max"
-    for twin in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
-        assert twin.head_.proxies.tobytes() == made.head_.proxies.tobytes()
-        assert not twin.head_.proxies.flags.writeable
-        assert (twin.head_.labels, twin.head_.rule) == (made.head_.labels, made.head_.rule)
-
-
-def test_in_a_pipeline_and_cross_validation() -> None:
-    data = load_digits()
-    pipe = make_pipeline(MinMaxScaler(), ImprintClassifier(proxies=5))
-    assert cross_val_score(pipe, data.data, data.target, cv=3).min() > 0.9
-
-
-@parametrize_with_checks([ImprintClassifier(proxies=3)])
-def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
-    check(estimator)
+    assert plain.head_.recipe == other.head_.recipe
+    np.testing.assert_array_equal(plain.decision_function(x), other.decision_function(x))
