@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from common import write_result
-from edge_imprint.proxies import generate
+from edge_imprint.imprinting.proxies import generate
 
 CLASSES, ROWS, LENGTH, K = 1_000, 1_000, 512, 20
 LIMIT_BYTES = ROWS * LENGTH * 4 + 200 * 2**20

@@ -26,11 +26,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from common import write_result
 from edge_imprint.backbones import OwnClasses
-from edge_imprint.crossval import Folds, held_out
-from edge_imprint.imprint import imprint
+from edge_imprint.imprinting.imprint import imprint
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.sources import ByClass
+from edge_imprint.judging.crossval import Folds, held_out
 from edge_imprint.keep import keep_classes, own_scale
-from edge_imprint.recipe import Recipe
-from edge_imprint.sources import ByClass
 
 COSINE_SCALE = 16.0
 EPOCHS = 30

@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 from common import write_result
 from edge_imprint import ImprintClassifier
 from edge_imprint.collapse import nc1, vci
-from edge_imprint.recipe import PRESETS
+from edge_imprint.imprinting.recipe import PRESETS
 from edge_imprint_runtime.errors import EdgeImprintError
 from paper_tasks import DATASETS, paper_tasks
 from tasks import Task, all_tasks

@@ -26,11 +26,11 @@ from threadpoolctl import threadpool_limits
 
 from common import write_result
 from edge_imprint import ImprintClassifier
-from edge_imprint.imprint import assemble, make_all
-from edge_imprint.recipe import Recipe
-from edge_imprint.shrinkage import choose_shrinkage
-from edge_imprint.sources import ByClass, Mapped
-from edge_imprint.whitening import fit_whitening
+from edge_imprint.imprinting.imprint import assemble, make_all
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.shrinkage import choose_shrinkage
+from edge_imprint.imprinting.sources import ByClass, Mapped
+from edge_imprint.imprinting.whitening import fit_whitening
 from edge_imprint_runtime import Head
 from tasks import Task, all_tasks
 

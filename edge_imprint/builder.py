@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint.calibrate import (
+from edge_imprint.embed import Embedder, check_device, pick_embedder
+from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots
+from edge_imprint.imprinting.sources import ByClass
+from edge_imprint.judging.calibrate import (
     FALSE_ALARM,
     Calibration,
     check_false_alarm,
     check_labels,
 )
-from edge_imprint.choose import Choice
-from edge_imprint.embed import Embedder, check_device, pick_embedder
+from edge_imprint.judging.choose import Choice
 from edge_imprint.keep import check_keep, own_classes
 from edge_imprint.make_head import Progress, make_head
 from edge_imprint.photos import Photos, find_photos
-from edge_imprint.recipe import Recipe, check_seed, check_shots
-from edge_imprint.sources import ByClass
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.errors import (
@@ -121,7 +121,8 @@ def build(
         data: A folder with one subfolder a class, or a CSV of path,label.
         backbone: A name (see `load_backbone`), or a loaded backbone.
         out: The head file to write; None to write none.
-        recipe: A preset's name, a recipe's line (see `edge_imprint.recipe`) or a `Recipe`.
+        recipe: A preset's name, a recipe's line or a `Recipe`; see
+            `edge_imprint.imprinting.recipe`.
         proxies: Proxies a class at most (k), instead of the recipe's; ``auto`` chooses k for
             each class on held-out photos.
         shots: Photos a class to use, drawn by the seed; None for all.

@@ -16,9 +16,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from edge_imprint.imprint import assemble, is_local, make_all, resolved
-from edge_imprint.recipe import Recipe, check_seed, check_shots
-from edge_imprint.sources import ByClass
+from edge_imprint.imprinting.imprint import assemble, is_local, make_all, resolved
+from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots
+from edge_imprint.imprinting.sources import ByClass
 from edge_imprint_runtime.errors import InputError, ParameterError, TooFewClassesError
 
 __all__ = ["ImprintClassifier"]
@@ -46,8 +46,8 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         proxies: Proxies a class, k >= 1; a class with fewer distinct samples gets one a
             sample. ``auto`` chooses k for each class by cross-validation (k-means only).
         pre_norm: ``none``, ``l2``, or ``whiten`` (centred, whitened by the pooled within-class
-            covariance, then L2; see `edge_imprint.whitening`).
-        post_norm: ``none``, ``l2`` or ``quantile`` (see `edge_imprint.quantile`).
+            covariance, then L2; see `edge_imprint.imprinting.whitening`).
+        post_norm: ``none``, ``l2`` or ``quantile`` (see `edge_imprint.imprinting.quantile`).
         inference_norm: ``none`` or ``l2``.
         aggregation: ``max``, or ``mnn``: votes of the nearest proxies.
         distance: ``inner_product``, ``cosine``, ``euclidean``, ``manhattan`` or
@@ -328,7 +328,7 @@ class ImprintClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _choose(self, source: ByClass, recipe: Recipe) -> list[int] | None:
         if recipe.proxies != "auto":
             return None
-        from edge_imprint.choose import choose_proxies
+        from edge_imprint.judging.choose import choose_proxies
 
         return choose_proxies(source, recipe, seed=self.random_state).ks
 

@@ -28,16 +28,16 @@ from sklearn.preprocessing import StandardScaler
 from edge_imprint import demo_page
 from edge_imprint.backbones import graph_for, load_backbone
 from edge_imprint.builder import Build, build, embed_photos
-from edge_imprint.calibrate import auroc, calibrate
 from edge_imprint.classifier import ImprintClassifier
-from edge_imprint.crossval import held_out
 from edge_imprint.embed import ort_embedder
-from edge_imprint.folds import Folds
-from edge_imprint.imprint import imprint
+from edge_imprint.imprinting.imprint import imprint
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.sources import ByClass
+from edge_imprint.judging.calibrate import auroc, calibrate
+from edge_imprint.judging.crossval import held_out
+from edge_imprint.judging.folds import Folds
 from edge_imprint.make_head import Progress
 from edge_imprint.photos import Photos, find_photos
-from edge_imprint.recipe import Recipe
-from edge_imprint.sources import ByClass
 from edge_imprint_export import fuse, headless, save, verify
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner

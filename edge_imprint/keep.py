@@ -29,14 +29,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, OwnClasses
-from edge_imprint.recipe import Recipe
+from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint_runtime.contract import EPSILON, Rule
 from edge_imprint_runtime.errors import HeadValueError, ParameterError, WeightsError
 from edge_imprint_runtime.head import Head
 
 if TYPE_CHECKING:
-    from edge_imprint.crossval import HeldOut
-    from edge_imprint.whitening import ClassSource
+    from edge_imprint.imprinting.whitening import ClassSource
+    from edge_imprint.judging.crossval import HeldOut
 
 __all__ = ["LOST", "check_keep", "keep_classes", "own_classes", "own_scale"]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_imprint.backbones import OwnClasses
-from edge_imprint.calibrate import Calibration, calibrate, check_labels
-from edge_imprint.choose import Choice, choose_proxies
-from edge_imprint.crossval import HeldOut, held_out
-from edge_imprint.folds import Folds
-from edge_imprint.imprint import imprint, resolved
+from edge_imprint.imprinting.imprint import imprint, resolved
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.whitening import ClassSource
+from edge_imprint.judging.calibrate import Calibration, calibrate, check_labels
+from edge_imprint.judging.choose import Choice, choose_proxies
+from edge_imprint.judging.crossval import HeldOut, held_out
+from edge_imprint.judging.folds import Folds
 from edge_imprint.keep import LOST, keep_classes, own_scale
-from edge_imprint.recipe import Recipe
-from edge_imprint.whitening import ClassSource
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.errors import TooFewImagesError
 from edge_imprint_runtime.head import Head

@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
-from edge_imprint.calibrate import FALSE_ALARM
 from edge_imprint.cli._console import FORCE, command_name, note, print_json, progress, say
-from edge_imprint.recipe import PRESETS
+from edge_imprint.imprinting.recipe import PRESETS
+from edge_imprint.judging.calibrate import FALSE_ALARM
 from edge_imprint_runtime.contract.codec import parse_preprocess
 
 __all__ = ["build"]

@@ -24,10 +24,10 @@ from edge_imprint.cli._console import (
     table,
 )
 from edge_imprint.embed import check_device, pick_embedder
-from edge_imprint.embeddings_file import read_embeddings
-from edge_imprint.evaluate import evaluate as run_evaluate
-from edge_imprint.evaluate_page import COLUMNS, cells, not_run, percent, render, worst_first
-from edge_imprint.evaluation import INTERVAL, Evaluation, as_json
+from edge_imprint.evaluation.embeddings_file import read_embeddings
+from edge_imprint.evaluation.evaluate import evaluate as run_evaluate
+from edge_imprint.evaluation.page import COLUMNS, cells, not_run, percent, render, worst_first
+from edge_imprint.evaluation.result import INTERVAL, Evaluation, as_json
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.contract.codec import parse_preprocess

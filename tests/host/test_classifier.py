@@ -13,9 +13,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score
 
 from edge_imprint import ImprintClassifier
-from edge_imprint.imprint import imprint
-from edge_imprint.recipe import GENERATIONS, PRESETS, Recipe
-from edge_imprint.sources import ByClass
+from edge_imprint.imprinting.imprint import imprint
+from edge_imprint.imprinting.recipe import GENERATIONS, PRESETS, Recipe
+from edge_imprint.imprinting.sources import ByClass
 from edge_imprint_runtime.errors import (
     ParameterError,
 )

@@ -11,7 +11,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from edge_imprint import ImprintClassifier
-from edge_imprint.recipe import PRESETS
+from edge_imprint.imprinting.recipe import PRESETS
 from edge_imprint_runtime import Head
 from edge_imprint_runtime.errors import (
     ContractValueError,

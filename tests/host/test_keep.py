@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from edge_imprint import Backbone, load_backbone
 from edge_imprint.backbones import OwnClasses
-from edge_imprint.crossval import Folds, HeldOut, held_out
-from edge_imprint.imprint import imprint
+from edge_imprint.imprinting.imprint import imprint
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.sources import ByClass
+from edge_imprint.judging.crossval import Folds, HeldOut, held_out
 from edge_imprint.keep import check_keep, keep_classes, own_classes, own_scale
-from edge_imprint.recipe import Recipe
-from edge_imprint.sources import ByClass
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head, Preprocess, Rule

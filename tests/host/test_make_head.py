@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from edge_imprint.backbones import OwnClasses
-from edge_imprint.calibrate import calibrate
-from edge_imprint.choose import choose_proxies
-from edge_imprint.crossval import held_out
-from edge_imprint.folds import Folds
-from edge_imprint.imprint import imprint, resolved
+from edge_imprint.imprinting.imprint import imprint, resolved
+from edge_imprint.imprinting.recipe import Recipe
+from edge_imprint.imprinting.sources import ByClass
+from edge_imprint.judging.calibrate import calibrate
+from edge_imprint.judging.choose import choose_proxies
+from edge_imprint.judging.crossval import held_out
+from edge_imprint.judging.folds import Folds
 from edge_imprint.keep import keep_classes, own_scale
 from edge_imprint.make_head import make_head
-from edge_imprint.recipe import Recipe
-from edge_imprint.sources import ByClass
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess
 from edge_imprint_runtime.errors import ParameterError, TooFewImagesError
 
