@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 
-from edge_imprint import kmeans_cuda
 from edge_imprint.imprinting import kmeans as module
+from edge_imprint.imprinting import kmeans_cuda
 from edge_imprint.imprinting.kmeans import draws, kmeans, nearest
 from edge_imprint.imprinting.proxies import (
     GENERATORS,
