@@ -7,7 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("verify_fused", "command_time", "predict_overhead", "fused_latency")
+SCRIPTS = (
+    "verify_fused",
+    "command_time",
+    "predict_overhead",
+    "fused_latency",
+    "quality",
+    "whitening",
+    "keep_classes",
+    "generation",
+    "generation_memory",
+    "aggregation",
+)
 
 
 def main() -> None:
