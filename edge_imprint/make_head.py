@@ -6,11 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_imprint.backbones import OwnClasses
 from edge_imprint.imprinting.imprint import imprint, resolved
 from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint.imprinting.whitening import ClassSource
-from edge_imprint.judging.calibrate import Calibration, calibrate, check_labels
+from edge_imprint.judging.calibrate import (
+    Calibration,
+    calibrate,
+    check_labels,
+    weakly_calibrated,
+)
 from edge_imprint.judging.choose import Choice, choose_proxies
 from edge_imprint.judging.crossval import HeldOut, held_out
 from edge_imprint.judging.folds import Folds
@@ -73,6 +80,7 @@ def make_head(
     if recipe.whiten_shrinkage == "auto":
         tell("choosing the shrinkage", 0, 1)
         recipe = resolved(source, recipe, seed)
+    notes: list[str] = []
     choice = calibration = None
     if recipe.proxies == "auto":
         choice = choose_proxies(
@@ -87,6 +95,7 @@ def make_head(
         answers = _held_out(source, recipe, ks, seed, tell, needed=false_alarm is not None)
     if false_alarm is not None and answers is not None:
         calibration = calibrate(answers, false_alarm)
+        notes += _weak_note(labels, answers, false_alarm)
     head = imprint(
         source,
         labels,
@@ -98,7 +107,6 @@ def make_head(
         calibration=calibration,
         progress=lambda done, total: tell("imprinting", done, total),
     )
-    notes = []
     if own is not None:
         scale = 1.0 if answers is None else own_scale(own, source, answers)
         head = keep_classes(head, own, scale)
@@ -129,6 +137,20 @@ def _held_out(
         seed=seed,
         progress=lambda done, total: tell("holding out photos", done, total),
     )
+
+
+def _weak_note(labels: Sequence[str], answers: HeldOut, false_alarm: float) -> list[str]:
+    weak = weakly_calibrated(answers, false_alarm)
+    if not len(weak):
+        return []
+    needed = int(np.ceil(1 / false_alarm - 1e-9)) - 1
+    shown = ", ".join(repr(labels[c]) for c in weak[:5])
+    more = f" and {len(weak) - 5} more" if len(weak) > 5 else ""
+    text = (
+        f"fewer than {needed} photos could be held out of {shown}{more}: with so few a false "
+        f"alarm of {false_alarm:.0%} is a hope, not a promise; add photos"
+    )
+    return [text]
 
 
 def _kept_note(own: OwnClasses, scale: float | None) -> str:

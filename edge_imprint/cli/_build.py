@@ -14,7 +14,7 @@ import numpy as np
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
 from edge_imprint.cli._console import FORCE, command_name, note, print_json, progress, say
-from edge_imprint.imprinting.recipe import PRESETS
+from edge_imprint.imprinting.recipe import PRESETS, Recipe
 from edge_imprint.judging.calibrate import FALSE_ALARM
 from edge_imprint_runtime.contract.codec import parse_preprocess
 
@@ -46,9 +46,8 @@ _SHOWN = 10
 )
 @click.option(
     "--false-alarm",
-    default=FALSE_ALARM,
-    show_default=True,
-    help="Share of a class's photos that --calibrate may call unknown.",
+    type=float,
+    help=f"Share of a class's photos that --calibrate may call unknown ({FALSE_ALARM}).",
 )
 @click.option(
     "--keep-classes", is_flag=True, help="Keep the backbone's own classes beside the new ones."
@@ -76,7 +75,7 @@ def build(
     proxies: str | None,
     shots: int | None,
     calibrate: bool,
-    false_alarm: float,
+    false_alarm: float | None,
     keep_classes: bool,
     weights: str | None,
     random_weights: bool,
@@ -91,6 +90,8 @@ def build(
 
     DATA is a folder with one subfolder a class, or a CSV file with the columns path and label.
     """
+    if false_alarm is not None and not calibrate:
+        raise click.UsageError("--false-alarm is for --calibrate; give both, or neither")
     with progress() as tell:
         result = run_build(
             data,
@@ -100,7 +101,7 @@ def build(
             proxies=_proxies(proxies),
             shots=shots,
             calibrate=calibrate,
-            false_alarm=false_alarm,
+            false_alarm=FALSE_ALARM if false_alarm is None else false_alarm,
             keep_classes=keep_classes,
             weights=weights,
             random_weights=random_weights,
@@ -146,6 +147,10 @@ def _proxies(text: str | None) -> int | str | None:
 
 def _evidence(result: Build) -> Iterator[str]:
     choice, calibration = result.choice, result.calibration
+    share = Recipe.parse(result.head.recipe).whiten_shrinkage
+    if share is not None:
+        what = "not whitened" if share == 1 else "1 would be not whitened"
+        yield f"whitened with a shrinkage of {share:g} ({what})"
     if choice is not None:
         by_k = ", ".join(
             f"{k}: {accuracy:.1%}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from edge_imprint.evaluation.result import INTERVAL, Evaluation, as_json
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.contract.codec import parse_preprocess
-from edge_imprint_runtime.errors import ParameterError
+from edge_imprint_runtime.errors import NoImagesError, ParameterError
 from edge_imprint_runtime.files import check_output, write_atomic
 
 __all__ = ["evaluate"]
@@ -106,8 +107,13 @@ def evaluate(
             f"an embeddings file needs no backbone; leave out {given[0]}, or name photos"
         )
     if not bare and backbone is None:
+        if not os.path.exists(data):
+            raise NoImagesError(
+                f"there is no {data}; name a folder of class folders, a CSV or a .npz file"
+            )
         raise click.UsageError(
-            "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE"
+            "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE "
+            "(embeddings need none, but come as .npz)"
         )
     check_device(device)
     if html is not None:
@@ -189,7 +195,11 @@ def _commands(found: Evaluation, data: str, given: Sequence[str], seed: int) -> 
     recipe = found.recommendation.recipe
     if not given:
         made = f"edge_imprint.ImprintClassifier.from_recipe({recipe!r})"
-        return [f"{made}.fit(embeddings, labels).head_.save('HEAD')"]
+        return [
+            f"file = numpy.load({data!r})",
+            f"{made}.fit(file['embeddings'], file['labels']).head_.save('HEAD')",
+            "(a head of bare embeddings scores embeddings; for a model, build from photos)",
+        ]
     words = [command_name(), "build", shlex.quote(data), *given, "--out HEAD"]
     words += [f'--recipe "{recipe}"', *([f"--seed {seed}"] if seed else [])]
     return [" ".join(words)]

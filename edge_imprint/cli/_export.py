@@ -108,9 +108,11 @@ def verify(
     if as_json:
         print_json(asdict(result) | {"passed": result.passed})
     else:
+        votes = loaded.rule.aggregation == "mnn"
+        beyond = " beyond what such similarities may vote" if votes else ""
         say(
-            f"{result.images} photos: {result.agreement:.2%} of labels agree "
-            f"({result.ties} ties), scores differ by at most {result.max_difference:.2g}"
+            f"{result.images} photos: {result.agreement:.2%} of labels agree ({result.ties} "
+            f"ties), scores differ by at most {result.max_difference:.2g}{beyond}"
         )
     result.require()
 

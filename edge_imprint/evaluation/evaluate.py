@@ -25,6 +25,7 @@ from edge_imprint.evaluation.recommend import recommend
 from edge_imprint.evaluation.result import Evaluation, Map, Row, ShotsPoint
 from edge_imprint.evaluation.trials import LOGISTIC, Trials, Way
 from edge_imprint.imprinting.imprint import imprint, resolved
+from edge_imprint.imprinting.proxies import one_blas_thread
 from edge_imprint.imprinting.recipe import PRESETS, Recipe, check_seed
 from edge_imprint.imprinting.sources import ByClass, normalized
 from edge_imprint.judging.calibrate import calibrate
@@ -52,6 +53,8 @@ KS = (1, 2, 5, 10, 20, 50)
 SHOTS = (1, 2, 5, 10, 20, 50)
 _FAMILIES = ("imprint", "whitened")
 _BY_SHOTS = ("qi2018", *_FAMILIES)
+# A gain below this share is none worth more photos.
+_NO_GAIN = 0.01
 
 
 def evaluate(
@@ -90,6 +93,23 @@ def evaluate(
         TooFewClassesError: Fewer than two classes.
         TooFewImagesError: No class has two different rows.
     """
+    with one_blas_thread():  # the products are small, and two threads in each other's way
+        return _evaluate(
+            embeddings, class_index, labels, folds, seed, device, backbone, paths, progress
+        )
+
+
+def _evaluate(
+    embeddings: npt.ArrayLike,
+    class_index: npt.ArrayLike,
+    labels: Sequence[str],
+    folds: int,
+    seed: int,
+    device: str,
+    backbone: BackboneInfo | None,
+    paths: Sequence[str] | None,
+    progress: Progress | None,
+) -> Evaluation:
     begin = time.perf_counter()
     rows, index = _checked(embeddings, class_index, labels, paths)
     check_seed(seed)
@@ -319,10 +339,15 @@ def _by_shots(
         ), "There are too few images a class to tell whether more would pay."
     gain, error = paired_difference(by_n[name, every], by_n[name, half])
     low, high = gain - 1.96 * error, gain + 1.96 * error
-    verdict = "likely" if low > 0 else "unlikely"
+    if low > 0:
+        verdict = "more photos are likely to help"
+    elif high < _NO_GAIN:
+        verdict = "more photos are unlikely to help"
+    else:
+        verdict = "too few images to tell whether more would help"
     return tuple(points), (
         f"From {half} to {every} images a class {name} gains {100 * gain:.1f} points (95 % "
-        f"interval {100 * low:.1f} to {100 * high:.1f}): more photos are {verdict} to help."
+        f"interval {100 * low:.1f} to {100 * high:.1f}): {verdict}."
     )
 
 

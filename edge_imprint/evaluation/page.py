@@ -65,7 +65,7 @@ def render(
     if auroc is not None:
         figures["AUROC, unknown against known images"] = f"{auroc:.3f}"
     return report.page(
-        f"edge-imprint: {title}",
+        f"Which recipe for {title}?",
         "Each image was held out once and classified by what the others teach "
         f"({found.folds} folds, seed {found.seed}).",
         [

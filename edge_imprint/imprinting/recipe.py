@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from dataclasses import dataclass, fields, replace
@@ -193,10 +194,12 @@ class Recipe:
             ParameterError: The line is malformed; the message says where.
         """
         words = PRESETS.get(text, text).split()
+        near = difflib.get_close_matches(text[:40], PRESETS, n=1) if len(words) == 1 else []
         if len(words) != 5 or len(text) > _MAX_LENGTH:
             raise ParameterError(
                 f"a recipe is a preset ({', '.join(PRESETS)}) or five words such as "
                 f"{PRESETS['imprint']!r}, got {text[:200]!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
             )
         values: dict[str, Any] = {"post_norm": words[2], "inference_norm": words[3]}
         values |= _parse_pre_norm(words[0])
@@ -231,6 +234,7 @@ def check_shots(shots: object) -> None:
 
 def _parse_pre_norm(word: str) -> dict[str, Any]:
     name, *options = word.split(":")
+    _check_choice("pre_norm", name, _NORMS["pre_norm"])
     values: dict[str, Any] = {"pre_norm": name}
     for option in options:
         if option.startswith("size=") and "whiten_size" not in values:
@@ -246,6 +250,7 @@ def _parse_pre_norm(word: str) -> dict[str, Any]:
 
 def _parse_generation(word: str) -> dict[str, Any]:
     name, *options = word.split(":")
+    _check_choice("generation", name, GENERATIONS)
     values: dict[str, Any] = {"generation": name}
     if name == "least_squares":
         values["proxies"] = 1
@@ -274,7 +279,7 @@ def _parse_aggregation(word: str) -> dict[str, Any]:
                 f"the recipe's word {word!r} lacks the number of neighbours, such as mnn:5"
             )
         values["neighbors"] = _number(word, [options.pop(0)])
-    if options:
+    if options and options[0] != "distance":
         values["distance"] = options.pop(0)
     if options and options[0] == "distance":
         values["weighting"] = options.pop(0)

@@ -35,6 +35,7 @@ __all__ = [
     "best_log_likelihood",
     "calibrate",
     "check_false_alarm",
+    "weakly_calibrated",
     "check_labels",
 ]
 
@@ -129,6 +130,12 @@ def check_labels(labels: Sequence[str]) -> None:
             f"a class is called {UNKNOWN!r}, which a calibrated model answers where it does "
             "not know; rename the class"
         )
+
+
+def weakly_calibrated(answers: HeldOut, false_alarm: float) -> npt.NDArray[np.int64]:
+    """Return the classes of too few held-out images for a threshold of their own."""
+    counts = np.bincount(answers.truth, minlength=answers.nearest.shape[1])
+    return np.flatnonzero(np.floor(false_alarm * (counts + 1) + 1e-9) < 1)
 
 
 def auroc(known: npt.ArrayLike, unknown: npt.ArrayLike) -> float:

@@ -50,10 +50,13 @@ def paired_difference(better: Bool, worse: Bool) -> tuple[float, float]:
         worse: (M,) the same of the other.
 
     Returns:
-        The difference of their accuracies and its standard error, both as shares.
+        The difference of their accuracies and its standard error, both as shares. The error
+        is McNemar's, with one more differing answer than was seen: where the two differ in
+        one answer only, either may be the better one.
     """
-    difference = better.astype(np.float64) - worse
-    return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
+    ahead, behind = int((better & ~worse).sum()), int((worse & ~better).sum())
+    error = math.sqrt(ahead + behind + 1) / len(better)
+    return (ahead - behind) / len(better), error
 
 
 def confusion_matrix(truth: Int64, answer: npt.NDArray[np.integer], classes: int) -> Int64:

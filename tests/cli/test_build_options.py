@@ -185,3 +185,15 @@ def test_by_the_installed_command(run: Run, workshop: Any, tmp_path: Path) -> No
     assert set(facts) == KEYS
     assert facts["images"] == 15
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "head"]
+
+
+def test_false_alarm_is_for_calibrate(run: Run, workshop: Any, tmp_path: Path) -> None:
+    out = tmp_path / "head"
+    options = ["--backbone", "demo", "--out", out, "--false-alarm", "0.1"]
+    done = run("build", workshop.photos, *options)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: --false-alarm is for --calibrate; give both, or neither; "
+        "see 'edge-imprint build --help'"
+    )
+    assert not out.exists()

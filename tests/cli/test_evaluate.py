@@ -102,8 +102,8 @@ def test_wrong_use(run: Run, workshop: Any, embeddings: Path, tmp_path: Path) ->
             [workshop.photos],
             2,
             (
-                "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE; see "
-                "'edge-imprint evaluate --help'"
+                "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE "
+                "(embeddings need none, but come as .npz); see 'edge-imprint evaluate --help'"
             ),
         ),
         (

@@ -147,16 +147,30 @@ def test_a_class_named_unknown(
     assert build(root, backbone=network, out=out).head.labels == ("cat", "unknown")
 
 
-@pytest.mark.parametrize("options", [{"calibrate": True}, {"proxies": "auto"}])
+NONE_TO_HOLD_OUT = (
+    "no class has two different images, so that none can be held out; add images"
+)
+NO_K = (
+    "k can be chosen only where a class has two different images to learn from, so that one "
+    "can be held out; add images, or give a number of proxies"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"calibrate": True}, NONE_TO_HOLD_OUT), ({"proxies": "auto"}, NO_K)],
+)
 def test_one_photo_a_class_leaves_none_to_hold_out(
-    options: dict[str, object], write_photos: WritePhotos, network: Backbone, tmp_path: Path
+    options: dict[str, object],
+    message: str,
+    write_photos: WritePhotos,
+    network: Backbone,
+    tmp_path: Path,
 ) -> None:
     root, out = write_photos(tmp_path / "photos", {"cat": 1, "dog": 1}), tmp_path / "head"
     with pytest.raises(TooFewImagesError) as caught:
         build(root, backbone=network, out=out, **options)  # type: ignore[arg-type]
-    assert str(caught.value) == (
-        "no class has two different images, so that none can be held out; add images"
-    )
+    assert str(caught.value) == message
     assert [file.name for file in tmp_path.iterdir()] == ["photos"]
 
 

@@ -45,7 +45,10 @@ def test_few_images_make_every_image_a_proxy() -> None:
 def test_a_row_that_cannot_run_says_why() -> None:
     # Of two images a class one is held out, and k can't be chosen on the other.
     found = evaluate(*blobs([2, 2]))
-    reason = "no class has two different images, so that none can be held out; add images"
+    reason = (
+        "k can be chosen only where a class has two different images to learn from, so that "
+        "one can be held out; add images, or give a number of proxies"
+    )
     failed = {row.name: row.failed for row in found.rows if row.failed is not None}
     assert failed == {"imprint, auto": reason, "whitened, auto": reason}
     row = next(row for row in found.rows if row.failed is not None)

@@ -157,7 +157,10 @@ WHOLE_NUMBER = "the recipe's word {!r} must have one whole number after its colo
 UNKNOWN_OPTION = "the recipe's word {!r} has the unknown option {!r}"
 MALFORMED = {
     "": NO_LINE.format(""),
-    "Imprint": NO_LINE.format("Imprint"),
+    "Imprint": NO_LINE.format("Imprint") + "; did you mean 'imprint'?",
+    "whitend": NO_LINE.format("whitend") + "; did you mean 'whitened'?",
+    "l2 kmean:20 l2 l2 max": f"generation must be {GENERATION}, got 'kmean'",
+    "l3:5 mean l2 l2 max": "pre_norm must be 'none' or 'l2' or 'whiten', got 'l3'",
     "l2 mean l2 l2": NO_LINE.format("l2 mean l2 l2"),
     "l2 mean l2 l2 max max": NO_LINE.format("l2 mean l2 l2 max max"),
     "l3 mean l2 l2 max": "pre_norm must be 'none' or 'l2' or 'whiten', got 'l3'",
@@ -201,8 +204,8 @@ MALFORMED = {
     "l2 mean l2 l2 mnn:cosine": WHOLE_NUMBER.format("mnn:cosine"),
     "l2 mean l2 l2 mnn:0": "neighbors must be an integer >= 1, got 0",
     "l2 mean l2 l2 mnn:5:distance": (
-        "distance must be 'inner_product' or 'cosine' or 'euclidean' or 'manhattan' or "
-        "'mahalanobis', got 'distance'"
+        "weighting='distance' needs a distance, and an inner product is none; "
+        "use distance='cosine'"
     ),
     "l2 mean l2 l2 mnn:5:cosine:uniform": UNKNOWN_OPTION.format(
         "mnn:5:cosine:uniform", "uniform"

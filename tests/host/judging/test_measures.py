@@ -61,5 +61,13 @@ def test_paired_difference_by_hand() -> None:
     better, worse = np.array([1, 1, 1, 0], bool), np.array([1, 0, 0, 0], bool)
     difference, error = paired_difference(better, worse)
     assert difference == 0.5
-    assert error == pytest.approx(0.5 / 2)
-    assert paired_difference(better, better) == (0.0, 0.0)
+    assert error == pytest.approx(np.sqrt(2 + 1) / 4)
+    assert paired_difference(better, better) == (0.0, 0.25)
+
+
+def test_one_answer_of_any_number_decides_nothing() -> None:
+    for count in (2, 10, 1_000):
+        worse = np.ones(count, bool)
+        worse[0] = False
+        difference, error = paired_difference(np.ones(count, bool), worse)
+        assert 0 < difference < error
