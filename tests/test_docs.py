@@ -41,7 +41,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_readme_commands_for_own_photos(folder: Path) -> None:
     """As written, but without the download (random weights) and with fewer samples."""
-    instead = {"build": ["--random-weights"], "bench": ["--iterations", "20"]}
+    random = ["--random-weights"]
+    instead = {"evaluate": random, "build": random, "bench": ["--iterations", "20"]}
     ran = []
     for line in blocks("bash")[1].splitlines():
         words = shlex.split(line)
@@ -58,7 +59,7 @@ def test_readme_commands_for_own_photos(folder: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
         ran.append(words[1])
-    assert ran == ["build", "export", "verify", "predict", "inspect", "bench"]
+    assert ran == ["evaluate", "build", "export", "verify", "predict", "inspect", "bench"]
     assert (folder / "shop.onnx").is_file()
     assert (folder / "latency.json").is_file()
 

@@ -151,7 +151,7 @@ CASES = [
     (
         "build {d}/single --backbone {backbone} --out {d}/out/h --proxies auto",
         1,
-        "no class has two different images, so that none can be held out; add images",
+        "k can be chosen only where a class has two different images to learn from, so",
     ),
     (
         "build {d}/named --backbone {backbone} --out {d}/out/h --calibrate",
