@@ -41,7 +41,7 @@ from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import photo_pixels
 
-__all__ = ["Build", "Embedded", "Progress", "build", "embed_photos"]
+__all__ = ["Build", "Embedded", "Progress", "build", "check_max_broken", "embed_photos"]
 
 _BATCH = 32
 _MAX_VALUE = 1e16
@@ -151,8 +151,7 @@ def build(
     check_seed(random_state)
     check_shots(shots)
     check_false_alarm(false_alarm)
-    if not 0 <= max_broken <= 1:
-        raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
+    check_max_broken(max_broken)
     if not isinstance(backbone, str) and (weights or random_weights or preprocess):
         raise ParameterError("a loaded backbone has its weights and preprocessing; give none")
     check_device(device)
@@ -214,6 +213,16 @@ def build(
         embed_s=embedded_at - start,
         imprint_s=time.perf_counter() - embedded_at,
     )
+
+
+def check_max_broken(max_broken: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ParameterError: It is not from 0 to 1.
+    """
+    if not 0 <= max_broken <= 1:
+        raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
 
 
 def embed_photos(

@@ -13,7 +13,15 @@ import numpy as np
 
 from edge_imprint.builder import Build
 from edge_imprint.builder import build as run_build
-from edge_imprint.cli._console import FORCE, command_name, note, print_json, progress, say
+from edge_imprint.cli._console import (
+    FORCE,
+    command_name,
+    embedding_options,
+    note,
+    print_json,
+    progress,
+    say,
+)
 from edge_imprint.imprinting.recipe import PRESETS, Recipe
 from edge_imprint.judging.calibrate import FALSE_ALARM
 from edge_imprint_runtime.contract.codec import parse_preprocess
@@ -52,18 +60,7 @@ _SHOWN = 10
 @click.option(
     "--keep-classes", is_flag=True, help="Keep the backbone's own classes beside the new ones."
 )
-@click.option("--weights", type=click.Path(), help="A local safetensors file or checkpoint.")
-@click.option("--random-weights", is_flag=True, help="Try without pretrained weights.")
-@click.option(
-    "--preprocess", help="Instead of the backbone's own: a line as 'inspect' prints it."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--max-broken",
-    default=0.05,
-    show_default=True,
-    help="Share of broken photos above which the build stops.",
-)
+@embedding_options
 @click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @FORCE

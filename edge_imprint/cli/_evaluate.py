@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import load_backbone
-from edge_imprint.builder import Progress, embed_photos
+from edge_imprint.builder import Progress, check_max_broken, embed_photos
 from edge_imprint.cli._console import (
     FORCE,
     command_name,
+    embedding_options,
     note,
     print_json,
     progress,
@@ -67,18 +68,7 @@ class _Data:
 @click.option("--html", type=click.Path(), help="A page to write, with charts and pictures.")
 @click.option("--folds", default=5, show_default=True, help="Parts of the cross-validation.")
 @click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
-@click.option("--weights", type=click.Path(), help="A local safetensors file or checkpoint.")
-@click.option("--random-weights", is_flag=True, help="Try without pretrained weights.")
-@click.option(
-    "--preprocess", help="Instead of the backbone's own: a line as 'inspect' prints it."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option(
-    "--max-broken",
-    default=0.05,
-    show_default=True,
-    help="Share of broken photos above which it stops.",
-)
+@embedding_options
 @click.option("--json", "as_json_", is_flag=True, help="Print all of it as JSON on stdout.")
 @FORCE
 def evaluate(
@@ -167,8 +157,7 @@ def _embed(
     max_broken: float,
     tell: Progress,
 ) -> _Data:
-    if not 0 <= max_broken <= 1:
-        raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
+    check_max_broken(max_broken)
     prepared = None if preprocess is None else parse_preprocess(preprocess)
     photos = find_photos(data)
     tell("loading the backbone", 0, 1)

@@ -18,7 +18,6 @@ from edge_imprint.evaluation.findings import (
     find_duplicates,
     find_suspects,
     make_map,
-    unknown_auroc,
 )
 from edge_imprint.evaluation.linear import fit_logistic, weight_bytes
 from edge_imprint.evaluation.recommend import recommend
@@ -28,7 +27,7 @@ from edge_imprint.imprinting.imprint import imprint, resolved
 from edge_imprint.imprinting.proxies import one_blas_thread
 from edge_imprint.imprinting.recipe import PRESETS, Recipe, check_seed
 from edge_imprint.imprinting.sources import ByClass, normalized
-from edge_imprint.judging.calibrate import calibrate
+from edge_imprint.judging.calibrate import calibrate, left_out
 from edge_imprint.judging.choose import choose_proxies
 from edge_imprint.judging.folds import FOLDS, Folds
 from edge_imprint.judging.measures import (
@@ -151,7 +150,9 @@ def _evaluate(
         shots=shots,
         more_photos=more_photos,
         calibration=calibration,
-        unknown_auroc=unknown_auroc(held, calibration),
+        unknown_auroc=tuple(
+            None if pair is None else pair[1] for pair in left_out(held, calibration.threshold)
+        ),
         suspects=suspects,
         suspects_total=suspects_total,
         duplicates=duplicates,

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from edge_imprint.evaluation.result import Answers, Duplicate, Map, Suspect
 from edge_imprint.imprinting.sources import normalized
-from edge_imprint.judging.calibrate import Calibration, auroc
 from edge_imprint.judging.crossval import HeldOut
 from edge_imprint_runtime.head import Head
 
@@ -17,7 +16,6 @@ __all__ = [
     "find_duplicates",
     "find_suspects",
     "make_map",
-    "unknown_auroc",
 ]
 
 Float32 = npt.NDArray[np.float32]
@@ -151,40 +149,6 @@ def _distance(rows: Float32, first: Int64, second: Int64) -> Float64:
 
 def _blocks(index: Int64) -> list[Int64]:
     return [index[start : start + 1024] for start in range(0, len(index), 1024)]
-
-
-def unknown_auroc(held: HeldOut, calibration: Calibration) -> tuple[float | None, ...]:
-    """Leave each class out in turn and see how well its images are told from the others'.
-
-    A class is left out by leaving out its column of similarities. That is exact where the
-    proxies of the others do not depend on it, as under every recipe without whitening or
-    quantile normalisation. Images are ranked as ``known`` does: by how far the similarity to
-    the nearest class lies above that class's threshold.
-
-    Args:
-        held: Held-out answers.
-        calibration: Their calibration.
-
-    Returns:
-        For each class the area under the ROC curve (0..1), None where it has no held-out
-        image, or where fewer than three classes leave no choice.
-    """
-    classes = int(held.nearest.shape[1])
-    if classes < 3:
-        return (None,) * classes
-    position = np.arange(len(held.truth))
-    margin = held.nearest - calibration.threshold
-    best = held.nearest.argmax(axis=1)
-    others = held.nearest.copy()
-    others[position, best] = -np.inf
-    second = others.argmax(axis=1)
-    areas: list[float | None] = []
-    for c in range(classes):
-        above = margin[position, np.where(best == c, second, best)]
-        out = held.truth == c
-        tried = bool(out.any() and not out.all())
-        areas.append(auroc(above[~out], above[out]) if tried else None)
-    return tuple(areas)
 
 
 def make_map(

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edge_imprint_runtime.contract import Rule
+from edge_imprint_runtime.contract.spec import check_choice
 from edge_imprint_runtime.errors import ParameterError
 
 __all__ = ["GENERATIONS", "PRESETS", "Recipe", "check_seed", "check_shots"]
@@ -100,9 +101,9 @@ class Recipe:
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("generation", self.generation, GENERATIONS)
+        check_choice("generation", self.generation, GENERATIONS)
         for name, allowed in _NORMS.items():
-            _check_choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)
         if self.proxies != "auto" and not _is_whole(self.proxies, 1):
             raise ParameterError(
                 f"proxies must be an integer >= 1 or 'auto', got {self.proxies!r}"
@@ -234,7 +235,7 @@ def check_shots(shots: object) -> None:
 
 def _parse_pre_norm(word: str) -> dict[str, Any]:
     name, *options = word.split(":")
-    _check_choice("pre_norm", name, _NORMS["pre_norm"])
+    check_choice("pre_norm", name, _NORMS["pre_norm"])
     values: dict[str, Any] = {"pre_norm": name}
     for option in options:
         if option.startswith("size=") and "whiten_size" not in values:
@@ -250,7 +251,7 @@ def _parse_pre_norm(word: str) -> dict[str, Any]:
 
 def _parse_generation(word: str) -> dict[str, Any]:
     name, *options = word.split(":")
-    _check_choice("generation", name, GENERATIONS)
+    check_choice("generation", name, GENERATIONS)
     values: dict[str, Any] = {"generation": name}
     if name == "least_squares":
         values["proxies"] = 1
@@ -309,13 +310,6 @@ def _is_number(value: object) -> bool:
 def _is_whole(value: object, least: int) -> bool:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     return whole and int(value) >= least  # type: ignore[call-overload]
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ParameterError(
-            f"{name} must be {' or '.join(repr(v) for v in allowed)}, got {value!r}"
-        )
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}

@@ -35,6 +35,7 @@ __all__ = [
     "best_log_likelihood",
     "calibrate",
     "check_false_alarm",
+    "left_out",
     "weakly_calibrated",
     "check_labels",
 ]
@@ -95,7 +96,8 @@ def calibrate(answers: HeldOut, false_alarm: float = FALSE_ALARM) -> Calibration
     row = np.arange(len(margin))
     known = margin[row, answers.label] >= 0
     probability = _softmax(answers.scores.astype(np.float64) / temperature)
-    detected, area = _left_out(margin, answers.nearest, answers.truth)
+    each = [pair for pair in left_out(answers, threshold) if pair is not None]
+    detected, area = np.mean(each, axis=0).tolist() if each else (None, None)
     return Calibration(
         temperature=temperature,
         threshold=threshold,
@@ -224,29 +226,42 @@ def _thresholds(answers: HeldOut, false_alarm: float) -> Float32:
     return np.where(rounded > threshold, below, rounded)
 
 
-def _left_out(
-    margin: Float64 | Float32, nearest: Float32, truth: npt.NDArray[np.int64]
-) -> tuple[float | None, float | None]:
-    """Each class left out in turn: how its images look to the classes that are left."""
+def left_out(answers: HeldOut, threshold: Float32) -> list[tuple[float, float] | None]:
+    """Leave each class out in turn: how do its images look to the classes that are left?
+
+    A class is left out by leaving out its column of similarities. That is exact where the
+    proxies of the others do not depend on it, as under every recipe without whitening, least
+    squares or quantile normalisation. Images are ranked as ``known`` does: by how far the
+    similarity to the nearest class lies above that class's threshold.
+
+    Args:
+        answers: Held-out answers.
+        threshold: (C,) the classes' thresholds.
+
+    Returns:
+        For each class the share of its images that is called unknown, and the area under the
+        ROC curve (both 0..1); None where it has no held-out image, or where fewer than three
+        classes leave no choice.
+    """
+    nearest, truth = answers.nearest, answers.truth
     classes = nearest.shape[1]
     if classes < 3:
-        return None, None
+        return [None] * classes
     row = np.arange(len(truth))
+    margin = nearest - threshold
     first = nearest.argmax(axis=1)
-    runner_up = nearest.copy()
-    runner_up[row, first] = -np.inf
-    second = runner_up.argmax(axis=1)
-    detected, areas = [], []
+    others = nearest.copy()
+    others[row, first] = -np.inf
+    second = others.argmax(axis=1)
+    found: list[tuple[float, float] | None] = []
     for c in range(classes):
-        label = np.where(first == c, second, first)
-        above = margin[row, label]
+        above = margin[row, np.where(first == c, second, first)]
         out = truth == c
-        if out.any() and not out.all():
-            detected.append(float((above[out] < 0).mean()))
-            areas.append(auroc(above[~out], above[out]))
-    if not areas:
-        return None, None
-    return float(np.mean(detected)), float(np.mean(areas))
+        tried = bool(out.any() and not out.all())
+        found.append(
+            (float((above[out] < 0).mean()), auroc(above[~out], above[out])) if tried else None
+        )
+    return found
 
 
 def _softmax(values: Float64) -> Float64:

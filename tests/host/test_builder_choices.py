@@ -94,7 +94,11 @@ def test_proxies_are_chosen_on_held_out_photos(photos_folder: Path, network: Bac
         proxies="auto",
         progress=lambda step, done, total: told.append(step),
     )
-    assert list(dict.fromkeys(told))[2:] == ["choosing proxies", "imprinting"]
+    assert list(dict.fromkeys(told))[2:] == [
+        "choosing proxies",
+        "looking at whitening",
+        "imprinting",
+    ]
     assert made.choice is not None
     assert made.choice.candidates == (1, 2, 5)
     assert np.bincount(made.head.class_index).tolist() == made.choice.ks

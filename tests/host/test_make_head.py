@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,24 @@ def test_nothing_asked_for_is_imprint(source: ByClass) -> None:
     made = make_head(source, NAMES, Recipe(), seed=3, backbone=info)
     assert_same(made.head, imprint(source, NAMES, Recipe(), seed=3, backbone=info))
     assert (made.choice, made.calibration, made.notes) == (None, None, ())
+
+
+@pytest.mark.parametrize("nuisance", [8.0, 0.0])
+def test_auto_says_where_whitening_would_be_right_more_often(nuisance: float) -> None:
+    rng = np.random.default_rng(0)
+    index = np.repeat(np.arange(3), 40)
+    rows = rng.standard_normal((3, 32))[index] + 0.3 * rng.standard_normal((120, 32))
+    rows += nuisance * rng.standard_normal((120, 3)) @ rng.standard_normal((3, 32))
+    source = ByClass(rows.astype(np.float32), index)
+    notes = make_head(source, NAMES, Recipe(proxies="auto")).notes
+    assert len(notes) == (1 if nuisance else 0)
+    for note in notes:
+        assert re.fullmatch(
+            r"whitening brings [0-9.]+ points on held-out photos \(standard error [0-9.]+\): "
+            "try --recipe whitened",
+            note,
+        )
+    assert make_head(source, NAMES, Recipe.parse("whiten kmeans:auto l2 l2 max")).notes == ()
 
 
 def test_everything_at_once(source: ByClass) -> None:
