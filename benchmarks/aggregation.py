@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from common import series_json, write_result
 from edge_imprint import load_backbone
 from edge_imprint_export import fuse
-from edge_imprint_export.glyphnet import conv_stack
+from edge_imprint_export.backbone.glyphnet import conv_stack
 from edge_imprint_export.graph import embedding_size, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner

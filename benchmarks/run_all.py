@@ -9,6 +9,13 @@ from pathlib import Path
 
 SCRIPTS = (
     "verify_fused",
+    "targets",
+    "precision",
+    "large_heads",
+    "ragged_heads",
+    "frames",
+    "teaching",
+    "export_large",
     "command_time",
     "predict_overhead",
     "fused_latency",

@@ -9,16 +9,28 @@ if TYPE_CHECKING:
     from edge_imprint.backbones import Backbone, load_backbone
     from edge_imprint.builder import Build, build
     from edge_imprint.classifier import ImprintClassifier
+    from edge_imprint.exporter import Export, export
 
-__all__ = ["Backbone", "Build", "ImprintClassifier", "__version__", "build", "load_backbone"]
+__all__ = [
+    "Backbone",
+    "Build",
+    "Export",
+    "ImprintClassifier",
+    "__version__",
+    "build",
+    "export",
+    "load_backbone",
+]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Backbone": "backbones",
     "Build": "builder",
+    "Export": "exporter",
     "ImprintClassifier": "classifier",
     "build": "builder",
+    "export": "exporter",
     "load_backbone": "backbones",
 }
 

@@ -72,9 +72,14 @@ class Backbone:
     @property
     def onnx(self) -> onnx.ModelProto:
         """Its graph, ``pixels`` (N, 3, H, W) -> ``embedding`` (N, D), cached."""
-        from edge_imprint_export.cache import cached
+        from edge_imprint_export.backbone.cache import cached
 
         return cached(self.info, self.make_graph)
+
+    def with_interpolation(self, interpolation: str) -> Backbone:
+        """Return the same network, photos resized by another filter; see `Preprocess`."""
+        own = replace(self.info.preprocess, interpolation=interpolation)
+        return replace(self, info=replace(self.info, preprocess=own))
 
 
 def load_backbone(
@@ -149,7 +154,7 @@ def graph_for(
         WeightsError: Its weights can't be had.
         BackboneNotFoundError, BackboneExportError, MissingPackageError: As in `load_backbone`.
     """
-    from edge_imprint_export.cache import lookup
+    from edge_imprint_export.backbone.cache import lookup
 
     info = head.backbone
     if info is None:
@@ -192,7 +197,7 @@ def _demo() -> Backbone:
     weights = glyphnet.load_weights()
 
     def make_graph() -> onnx.ModelProto:
-        glyph_graph = _export_package("glyphnet")
+        glyph_graph = _export_package("backbone.glyphnet")
         layers = [(layer.stride, layer.relu) for layer in glyphnet.LAYERS]
         size, pool = glyphnet.IMAGE_SIZE, glyphnet.POOL_SIZE
         graph: onnx.ModelProto = glyph_graph.conv_stack(
@@ -207,7 +212,7 @@ def _demo() -> Backbone:
 
 
 def _onnx(file: Path) -> Backbone:
-    onnx_file, graphs = _export_package("onnx_file"), _export_package("graph")
+    onnx_file, graphs = _export_package("backbone.onnx_file"), _export_package("graph")
     graph = onnx_file.read_backbone(file)
     height, width = graphs.image_size(graph)
     preprocess = Preprocess(
@@ -239,7 +244,7 @@ def _timm(
     info = BackboneInfo(f"timm/{name}", source, _digest(name, arrays), own)
 
     def make_graph() -> onnx.ModelProto:
-        graph: onnx.ModelProto = _export_package("torch_export").export_module(
+        graph: onnx.ModelProto = _export_package("backbone.torch_export").export_module(
             module, height=own.height, width=own.width, name=info.name
         )
         return graph

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
 from edge_imprint.embed import Embedder, check_device, pick_embedder
+from edge_imprint.hold_out import check_hold_out, digest_of, share_note, without
+from edge_imprint.hold_out import hold_out as choose_held_out
 from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots
 from edge_imprint.imprinting.sources import ByClass
 from edge_imprint.judging.calibrate import (
@@ -26,6 +28,8 @@ from edge_imprint.judging.choose import Choice
 from edge_imprint.keep import check_keep, own_classes
 from edge_imprint.make_head import Progress, make_head
 from edge_imprint.photos import Photos, find_photos
+from edge_imprint.remembered import remember_photos
+from edge_imprint.versions import versions
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.errors import (
@@ -75,6 +79,7 @@ class Build:
         images_by_class: How many of each class.
         choice: How many proxies each class was given, and why, under ``proxies="auto"``.
         calibration: What calibration found, where it was asked for.
+        held_out: Photos that were left out, to judge what comes of the head.
         skipped: The broken photos, each as one sentence.
         notes: What a user should know: small classes, files ignored.
         device: Where it was embedded: ``cpu`` or ``cuda``.
@@ -88,6 +93,7 @@ class Build:
     images_by_class: dict[str, int]
     choice: Choice | None
     calibration: Calibration | None
+    held_out: int
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     device: str
@@ -106,10 +112,12 @@ def build(
     calibrate: bool = False,
     false_alarm: float = FALSE_ALARM,
     keep_classes: bool = False,
+    hold_out: float = 0.0,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
     device: str = "auto",
     preprocess: Preprocess | None = None,
+    interpolation: str | None = None,
     max_broken: float = 0.05,
     random_state: int = 0,
     force: bool = False,
@@ -130,10 +138,14 @@ def build(
             probabilities and says ``unknown``.
         false_alarm: Share (0..1) of a class's photos that calibration may call unknown.
         keep_classes: Whether the backbone's own classes stay, beside the new ones.
+        hold_out: Share (0..0.5) of the photos that is left out, chosen by their content, so
+            that `export` can compare on photos that the head has never seen.
         weights: As in `load_backbone`.
         random_weights: As in `load_backbone`.
         device: ``auto``, ``cpu`` or ``cuda``.
         preprocess: As in `load_backbone`.
+        interpolation: Instead of the preprocessing's own: ``linear`` is the one that a graph
+            can do for camera frames of any size.
         max_broken: Share of broken photos (0..1) above which the build stops.
         random_state: Seed.
         force: Whether an existing file may be replaced.
@@ -152,6 +164,7 @@ def build(
     check_shots(shots)
     check_false_alarm(false_alarm)
     check_max_broken(max_broken)
+    check_hold_out(hold_out)
     if not isinstance(backbone, str) and (weights or random_weights or preprocess):
         raise ParameterError("a loaded backbone has its weights and preprocessing; give none")
     check_device(device)
@@ -159,6 +172,9 @@ def build(
     inputs = [data, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
     target = None if out is None else check_output(out, force=force, inputs=inputs)
     photos = find_photos(data)
+    hold_out = round(hold_out, 6)  # as the head's note says it
+    left_out = choose_held_out(photos, hold_out)
+    photos = without(photos, left_out)
     if calibrate:
         check_labels(photos.labels)
     if progress is not None:
@@ -170,6 +186,8 @@ def build(
         if isinstance(backbone, str)
         else backbone
     )
+    if interpolation is not None:
+        network = network.with_interpolation(interpolation)
     own = None
     if keep_classes:  # before the long work, not after it
         own = own_classes(network)
@@ -192,10 +210,15 @@ def build(
         backbone=network.info,
         progress=progress,
     )
-    head = made.head
+    counts = np.minimum(np.bincount(embedded.class_index), shots or len(photos.paths))
+    used = digest_of(photos.paths[i] for i in embedded.kept)
+    line = f"photos={len(embedded.kept)} sha256={used} seed={random_state}"
+    line += "" if shots is None else f" shots={shots}"
+    notes = {"build": line, "made_with": versions(), **share_note(hold_out)}
+    head = made.head.replaced(notes=notes.items())
     if target is not None:
         head.save(target, force=force)
-    counts = np.minimum(np.bincount(embedded.class_index), shots or len(photos.paths))
+        remember_photos(target, data)
     return Build(
         head=head,
         path=target,
@@ -203,6 +226,7 @@ def build(
         images_by_class=dict(zip(photos.labels, counts.tolist(), strict=True)),
         choice=made.choice,
         calibration=made.calibration,
+        held_out=int(left_out.sum()),
         skipped=embedded.skipped,
         notes=(
             *_notes(photos, counts, chosen),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -39,6 +38,7 @@ from edge_imprint.judging.folds import Folds
 from edge_imprint.make_head import Progress
 from edge_imprint.photos import Photos, find_photos
 from edge_imprint_export import fuse, headless, save, verify
+from edge_imprint_export.files.guard import read_model
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.bench import bench_model
@@ -291,7 +291,7 @@ def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
 
 
 def _bench(model: Model, path: Path, progress: Progress) -> dict[str, Any]:
-    runner = OrtRunner(to_bytes(headless(onnx.load(path))), "cpu")
+    runner = OrtRunner(to_bytes(headless(read_model(path))), "cpu")
     return bench_model(
         {"fused": model, "backbone only": lambda images: runner.run(["embedding"], images)},
         model,

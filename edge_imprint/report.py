@@ -57,7 +57,7 @@ th,td{padding:7px 10px;border-bottom:1px solid var(--line);text-align:right;whit
 th{color:var(--soft);font-weight:600;font-size:14px}
 .text{text-align:left}
 tr.best td{background:#eff6ff;font-weight:600}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:18px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(380px,100%),1fr));gap:18px}
 .charts svg{width:100%;height:auto}
 .gallery{display:grid;grid-template-columns:repeat(auto-fill,minmax(78px,1fr));gap:10px}
 .gallery figure{margin:0;text-align:center;font-size:13px;border:2px solid var(--line);
@@ -81,6 +81,10 @@ pre{background:#f1f5f9;border-radius:8px;padding:10px 14px;font-size:14px;margin
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 0;
  font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+@media(max-width:600px){main{padding:20px 12px 40px}section{padding:16px 14px}
+ dl{grid-template-columns:1fr}dd{margin-bottom:6px}}
+@media print{body{background:#fff}main{max-width:none;padding:0}
+ section,.card{break-inside:avoid}}
 """
 
 

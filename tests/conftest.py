@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from onnx import TensorProto, helper
 
 from edge_imprint_export import fuse
-from edge_imprint_export.glyphnet import conv_stack
+from edge_imprint_export.backbone.glyphnet import conv_stack
 from edge_imprint_export.graph import tidy, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.files import write_atomic

@@ -36,15 +36,19 @@ def folder(tmp_path: Path) -> Path:
             suffix = "png" if name == "pear" else "jpg"
             file = tmp_path / "photos" / name / f"{number}.{suffix}"
             Image.fromarray(noisy.astype(np.uint8)).save(file)
+    (tmp_path / "new").mkdir()
+    for number in range(1, 4):
+        noisy = np.clip(np.array([90, 30, 120]) + rng.normal(0, 30, (60, 80, 3)), 0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / "new" / f"{number}.jpg")
     return tmp_path
 
 
-def test_readme_commands_for_own_photos(folder: Path) -> None:
-    """As written, but without the download (random weights) and with fewer samples."""
+def run_block(number: int, folder: Path) -> list[str]:
+    """Run commands as written, but without the download and with fewer samples."""
     random = ["--random-weights"]
     instead = {"evaluate": random, "build": random, "bench": ["--iterations", "20"]}
     ran = []
-    for line in blocks("bash")[1].splitlines():
+    for line in blocks("bash")[number].splitlines():
         words = shlex.split(line)
         if words[0] == "pip":
             continue  # the environment that runs the tests has it; see the extras' test
@@ -59,9 +63,23 @@ def test_readme_commands_for_own_photos(folder: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
         ran.append(words[1])
-    assert ran == ["evaluate", "build", "export", "verify", "predict", "inspect", "bench"]
+    return ran
+
+
+def test_readme_commands_for_own_photos(folder: Path) -> None:
+    ran = run_block(1, folder)
+    assert ran[:4] == ["evaluate", "build", "export", "check"]
+    assert ran[4:] == ["verify", "predict", "inspect", "bench"]
     assert (folder / "shop.onnx").is_file()
     assert (folder / "latency.json").is_file()
+
+
+def test_readme_commands_for_a_device(folder: Path) -> None:
+    assert run_block(2, folder) == ["build", *["export"] * 4, "teach"]
+    assert (folder / "learns.onnx.head").is_file()
+    sizes = [(folder / f"{name}.onnx").stat().st_size for name in ("learns", "orin", "cpu")]
+    assert sizes[1] < 0.52 * sizes[0]
+    assert sizes[2] < 0.27 * sizes[0]
 
 
 def test_readme_python(folder: Path) -> None:

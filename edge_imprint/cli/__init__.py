@@ -21,9 +21,11 @@ _COMMANDS = {
     "demo": ("_demo", "See it work, on real handwritten digits, in under a minute."),
     "build": ("_build", "Imprint a head from labelled photos."),
     "evaluate": ("_evaluate", "Try the ways to imprint on your photos; recommend one."),
-    "export": ("_export", "Fuse a head and its backbone into one ONNX file."),
-    "verify": ("_export", "Hold a model against its head on your photos."),
+    "export": ("_export", "Make one ONNX file of a head and its backbone, for a target."),
+    "check": ("_check", "Tell what a target refuses of an ONNX file, or gets wrong."),
+    "verify": ("_verify", "Hold a model against its head on your photos."),
     "predict": ("_device", "Classify photos with a model."),
+    "teach": ("_teach", "Let a teachable model learn, improve or forget a class."),
     "inspect": ("_device", "Show what a model or a head says of itself."),
     "bench": ("_device", "Measure a model's latency."),
 }

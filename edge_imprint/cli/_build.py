@@ -60,6 +60,16 @@ _SHOWN = 10
 @click.option(
     "--keep-classes", is_flag=True, help="Keep the backbone's own classes beside the new ones."
 )
+@click.option(
+    "--hold-out",
+    default=0.0,
+    show_default=True,
+    help="Share of the photos to leave out, for export to compare on.",
+)
+@click.option(
+    "--interpolation",
+    help="Instead of the backbone's own filter; linear: for frames of any size.",
+)
 @embedding_options
 @click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
@@ -74,6 +84,8 @@ def build(
     calibrate: bool,
     false_alarm: float | None,
     keep_classes: bool,
+    hold_out: float,
+    interpolation: str | None,
     weights: str | None,
     random_weights: bool,
     preprocess: str | None,
@@ -100,6 +112,8 @@ def build(
             calibrate=calibrate,
             false_alarm=FALSE_ALARM if false_alarm is None else false_alarm,
             keep_classes=keep_classes,
+            hold_out=hold_out,
+            interpolation=interpolation,
             weights=weights,
             random_weights=random_weights,
             preprocess=None if preprocess is None else parse_preprocess(preprocess),
@@ -121,7 +135,8 @@ def build(
         head = result.head
         say(
             f"{out}: {len(head.labels)} classes, {len(head.proxies)} proxies "
-            f"from {result.images} photos ({len(result.skipped)} skipped)"
+            f"from {result.images} photos ({len(result.skipped)} skipped"
+            + (f", {result.held_out} held out)" if result.held_out else ")")
         )
         for line in _evidence(result):
             say(line)
@@ -191,6 +206,7 @@ def _summary(result: Build) -> dict[str, object]:
         if result.choice is None
         else dict(zip(result.choice.candidates, result.choice.accuracy_by_k, strict=True)),
         "calibration": None if result.calibration is None else _calibration(result),
+        "held_out": result.held_out,
         "skipped": list(result.skipped),
         "notes": list(result.notes),
         "device": result.device,

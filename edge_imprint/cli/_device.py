@@ -16,7 +16,12 @@ import click
 from edge_imprint.cli._console import FORCE, note, print_json, progress, say, table
 from edge_imprint.photos import expand_photos
 from edge_imprint_runtime.bench import bench_model
-from edge_imprint_runtime.contract.codec import format_preprocess
+from edge_imprint_runtime.contract.codec import (
+    GRAPH_KEYS,
+    PREFIX,
+    encode,
+    format_preprocess,
+)
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     ImageTooLargeError,
@@ -92,6 +97,9 @@ def inspect(model: str, as_json: bool) -> None:
 @_BACKEND
 @_THREADS
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, such as 1,8.")
+@click.option(
+    "--frame-size", metavar="WIDTHxHEIGHT", help="Of frames, where the model takes any size."
+)
 @click.option("--iterations", type=int, help="Samples a series; 1000 if no duration is given.")
 @click.option("--duration", help="Instead: seconds for each batch size, such as 30s.")
 @click.option("--out", type=click.Path(), help="A JSON file for the report and raw samples.")
@@ -102,6 +110,7 @@ def bench(
     backend: str,
     threads: int,
     batch: str,
+    frame_size: str | None,
     iterations: int | None,
     duration: str | None,
     out: str | None,
@@ -114,7 +123,9 @@ def bench(
         check_output(out, force=force, inputs=[model])
     opened = open_model(model, backend, threads=threads)
     runs: dict[str, Model | Callable[[Any], object]] = {"fused": opened}
-    backbone = _backbone_only(Path(model), backend, threads)
+    graph = opened.contract.graph
+    bare = graph is not None and graph.input == "embedding"  # a head alone
+    backbone = None if bare else _backbone_only(Path(model), backend, threads)
     if backbone is not None:
         runs["backbone only"] = backbone
     with progress() as tell:
@@ -122,6 +133,7 @@ def bench(
             runs,
             opened,
             batches=batches,
+            frame_size=None if frame_size is None else _frame_size(frame_size),
             iterations=iterations,
             duration_s=duration_s,
             progress=lambda done, total: tell("measuring", done, total),
@@ -154,9 +166,10 @@ def _facts(path: Path) -> dict[str, Any]:
         start = file.read(9)
     if start[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
         head = Head.load(path)
-        contract, shapes = head.contract, {"proxies": len(head.proxies)}
+        contract, shapes, labels = head.contract, {"proxies": len(head.proxies)}, head.labels
     else:
-        contract, shapes = open_model(path, "cpu").contract, {}
+        model = open_model(path, "cpu")
+        contract, shapes, labels = model.contract, {}, model.labels
     facts: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size}
     facts["kind"] = "head" if contract.graph is None else "model"
     facts |= shapes
@@ -172,22 +185,25 @@ def _facts(path: Path) -> dict[str, Any]:
         facts |= {f"backbone_{key}": value for key, value in backbone.items()}
         facts["preprocess"] = format_preprocess(contract.backbone.preprocess)
     if contract.graph is not None:
-        facts |= asdict(contract.graph)
-    return facts | {"labels": list(contract.labels)}
+        text = encode(contract)
+        for key in (*GRAPH_KEYS, "teachable"):
+            facts[key] = text.get(PREFIX + key)
+        facts["slots"] = contract.graph.slots
+    facts |= {f"note_{name}": value for name, value in contract.notes}
+    return facts | {"labels": list(labels)}
 
 
 def _backbone_only(model: Path, backend: str, threads: int) -> Callable[[Any], object] | None:
     try:
-        import onnx
-
         from edge_imprint_export import headless
+        from edge_imprint_export.files.guard import read_model
         from edge_imprint_export.graph import to_bytes
     except ImportError:
         note("note: the backbone alone is not measured, that needs the package 'onnx' here")
         return None
     from edge_imprint_runtime.backends.ort import OrtRunner
 
-    runner = OrtRunner(to_bytes(headless(onnx.load(model))), backend, threads)
+    runner = OrtRunner(to_bytes(headless(read_model(model))), backend, threads)
     return lambda images: runner.run(["embedding"], images)
 
 
@@ -198,6 +214,15 @@ def _batches(text: str) -> tuple[int, ...]:
             param_hint="--batch",
         )
     return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None:
+        raise click.BadParameter(
+            f"must be WIDTHxHEIGHT such as 1280x720, got {text!r}", param_hint="--frame-size"
+        )
+    return int(match[2]), int(match[1])
 
 
 def _seconds(text: str | None) -> float | None:

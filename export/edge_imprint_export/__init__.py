@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from edge_imprint_export.fuse import embedder, fuse, headless, save
-from edge_imprint_export.verify import Verification, verify
+from edge_imprint_export.fuse import embedder, fuse, fuse_head, headless, save
+from edge_imprint_export.proof.verify import Verification, verify
 
-__all__ = ["Verification", "embedder", "fuse", "headless", "save", "verify"]
+__all__ = ["Verification", "embedder", "fuse", "fuse_head", "headless", "save", "verify"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from edge_imprint_export.frames.nodes import add_frame
 from edge_imprint_export.graph import (
     EMBEDDING,
     PIXELS,
@@ -21,20 +22,38 @@ from edge_imprint_export.graph import (
     parse,
     to_bytes,
 )
-from edge_imprint_export.head_nodes import add_head, slots_of
-from edge_imprint_export.nodes import Nodes, add_preprocess
-from edge_imprint_runtime.contract import GraphInfo, Preprocess, encode
+from edge_imprint_export.head.layout import slots_of
+from edge_imprint_export.head.nodes import add_head
+from edge_imprint_export.head.teachable import make_teachable
+from edge_imprint_export.nodes import Nodes, add_normalize, add_preprocess
+from edge_imprint_export.targets.records import target as find_target
+from edge_imprint_runtime.contract import Frame, GraphInfo, Preprocess, Teachable, encode
+from edge_imprint_runtime.contract.spec import HEAD_PRECISIONS, PRECISIONS, check_choice
 from edge_imprint_runtime.errors import (
     BackboneMismatchError,
+    NotCalibratedError,
     ParameterError,
     UnsupportedOptionError,
 )
 from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.frames import frame_shape
 from edge_imprint_runtime.head import Head
 
-__all__ = ["OUTPUTS", "embedder", "fuse", "headless", "save"]
+__all__ = [
+    "INPUTS",
+    "OUTPUTS",
+    "embedder",
+    "form_for",
+    "fuse",
+    "fuse_head",
+    "headless",
+    "save",
+]
 
-OUTPUTS = ("scores", "label", "embedding")
+INPUTS = ("uint8", "float32", "frame")
+OUTPUTS = ("scores", "label", "embedding", "proxy", "known", "probability")
+_CALIBRATED = ("known", "probability")
+_HEAD_OPSET = 17  # of a head alone; behind a backbone it takes the backbone's
 
 
 def fuse(
@@ -42,32 +61,49 @@ def fuse(
     head: Head,
     *,
     input: str = "uint8",
-    teachable: bool = False,
+    frame: Frame | None = None,
+    teachable: bool | Teachable = False,
     outputs: Sequence[str] = ("scores", "label"),
+    target: str = "portable",
+    precision: str = "fp32",
+    head_precision: str = "fp32",
+    notes: Sequence[tuple[str, str]] = (),
 ) -> onnx.ModelProto:
     """Make one model of a backbone and a head. Equal arguments give equal bytes.
 
     Args:
         backbone_onnx: A backbone graph (``pixels`` -> ``embedding``), as a backbone's ``onnx``
-            gives it. A `ModelProto` is changed in place.
+            gives it, brought into the target's form and precision by `lower`, `to_half` and
+            `to_int8`. A `ModelProto` is changed in place.
         head: A head that names its backbone and preprocessing.
         input: ``uint8``: images (N, H, W, 3) RGB, preprocessing in the graph; ``float32``:
-            (N, 3, H, W) RGB, normalised by the caller.
-        teachable: Not in this release.
+            (N, 3, H, W) RGB, normalised by the caller; ``frame``: a camera's frames, crop and
+            resize in the graph too.
+        frame: What the camera delivers, with ``input="frame"``.
+        teachable: Whether the proxies can be replaced at run time, and within which limits;
+            True: `Teachable`'s own, in the form that the target takes.
         outputs: ``scores`` (N, C) float32 and ``label`` (N,) int32, optionally ``embedding``
-            (N, D) float32. A calibrated head adds ``known`` (N,) int32, 1 or 0, and
-            ``probability`` (N, C) float32.
+            (N, D) float32 and ``proxy`` (N,) int32, the label's nearest proxy. A calibrated
+            head adds ``known`` (N,) int32, 1 or 0, and ``probability`` (N, C) float32.
+        target: What it is for; see `edge_imprint_export.targets.records`.
+        precision: Of the backbone graph, as it is: ``fp32``, ``fp16`` or ``int8``.
+        head_precision: Of the product with the proxies: ``fp32``, ``fp16``, ``int8``, or
+            ``exact``: int8, and the best classes once more in float32.
+        notes: (name, text) to be written beside the contract.
 
     Returns:
         The model; it passes ONNX's full check and carries the contract as metadata.
 
     Raises:
-        ParameterError: ``input`` or ``outputs`` are not among these.
-        UnsupportedOptionError: ``teachable`` is asked for.
+        ParameterError: An option is not among these, or two contradict each other.
+        UnsupportedOptionError: The head's rule can't be had in this form.
+        NotCalibratedError: ``known`` or ``probability`` of a head that is not calibrated.
         BackboneMismatchError: The head names no backbone, or does not fit this one.
         BackboneExportError: The graph is not valid.
     """
-    _check_options(input, teachable, outputs)
+    check_input(input, frame)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("head_precision", head_precision, HEAD_PRECISIONS)
     if head.backbone is None:
         raise BackboneMismatchError(
             "the head does not say which backbone and preprocessing it belongs to; "
@@ -75,34 +111,77 @@ def fuse(
         )
     model = _parsed(backbone_onnx)
     _check_fit(model, head, head.backbone.preprocess)
+    taught = _teachable(teachable, target, head_precision)
+    info = GraphInfo(input, slots_of(head), precision, head_precision, target, frame, taught)
     nodes = Nodes(default_opset(model))
-    add_head(nodes, EMBEDDING, head)
+    _add_head(nodes, head, info, outputs)
     _append(model, nodes)
-    if input == "uint8":
-        _open_to_uint8(model, head.backbone.preprocess)
-    else:
-        _rename_input(model)
-    graph = model.graph
-    size = embedding_size(model)
-    declared: dict[str, tuple[int, list[str | int | None]]] = {
-        "scores": (TensorProto.FLOAT, ["N", len(head.labels)]),
-        "label": (TensorProto.INT32, ["N"]),
-        "known": (TensorProto.INT32, ["N"]),
-        "probability": (TensorProto.FLOAT, ["N", len(head.labels)]),
-        "embedding": (TensorProto.FLOAT, ["N", size]),
-    }
-    wanted = {*outputs, *(() if head.temperature is None else ("known", "probability"))}
-    del graph.output[:]
-    for name, (kind, shape) in declared.items():
-        if name in wanted:
-            graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-    contract = replace(head.contract, graph=GraphInfo(input, slots_of(head)))
-    _finish(model, "edge_imprint", dict(sorted(encode(contract).items())))
+    _open(model, input, head.backbone.preprocess, frame)
+    _finish_head(model, head, info, outputs, notes, "edge_imprint")
+    return model
+
+
+def fuse_head(
+    head: Head,
+    *,
+    teachable: bool | Teachable = False,
+    outputs: Sequence[str] = ("scores", "label"),
+    target: str = "portable",
+    head_precision: str = "fp32",
+    notes: Sequence[tuple[str, str]] = (),
+) -> onnx.ModelProto:
+    """Make a model of a head alone: embeddings in, label out.
+
+    Args:
+        head: Any head.
+        teachable: As in `fuse`.
+        outputs: As in `fuse`, without ``embedding``.
+        target: As in `fuse`.
+        head_precision: As in `fuse`.
+        notes: As in `fuse`.
+
+    Returns:
+        The model; its input ``embedding`` is (N, D) float32, finite.
+
+    Raises:
+        ParameterError, UnsupportedOptionError, NotCalibratedError: As in `fuse`.
+    """
+    if "embedding" in outputs:
+        raise ParameterError("a head alone has the embedding as its input, not as an output")
+    check_choice("head_precision", head_precision, HEAD_PRECISIONS)
+    info = GraphInfo(
+        "embedding",
+        slots_of(head),
+        head_precision=head_precision,
+        target=target,
+        teachable=_teachable(teachable, target, head_precision),
+    )
+    nodes = Nodes(_HEAD_OPSET)
+    _add_head(nodes, head, info, outputs)
+    shape: list[str | int | None] = ["N", head.embedding_size]
+    graph = helper.make_graph(
+        nodes.nodes,
+        "head",
+        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, shape)],
+        [],
+        nodes.constants,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", _HEAD_OPSET)],
+        ir_version=8,
+        producer_name="edge-imprint",
+    )
+    _finish_head(model, head, info, outputs, notes, "head")
     return model
 
 
 def embedder(
-    backbone_onnx: bytes | onnx.ModelProto, preprocess: Preprocess
+    backbone_onnx: bytes | onnx.ModelProto,
+    preprocess: Preprocess,
+    *,
+    input: str = "uint8",
+    frame: Frame | None = None,
 ) -> onnx.ModelProto:
     """Make the part of a fused model that ends at the embedding.
 
@@ -111,15 +190,18 @@ def embedder(
     Args:
         backbone_onnx: A backbone graph. A `ModelProto` is changed in place.
         preprocess: From pixels to its input.
+        input: As in `fuse`.
+        frame: As in `fuse`.
 
     Returns:
-        A model from ``images`` (N, H, W, 3) uint8 RGB to ``embedding`` (N, D) float32.
+        A model from ``images`` to ``embedding`` (N, D) float32.
 
     Raises:
         BackboneExportError: The graph is not valid.
     """
+    check_input(input, frame)
     model = _parsed(backbone_onnx)
-    _open_to_uint8(model, preprocess)
+    _open(model, input, preprocess, frame)
     _finish(model, "embedder", {})
     return model
 
@@ -146,8 +228,10 @@ def headless(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[made_by[0] + 1 :]
     used = {name for node in all_nodes(graph) for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:], graph.output[:]
+    inputs = [value for value in graph.input if value.name in used]
+    del graph.initializer[:], graph.output[:], graph.input[:]
     graph.initializer.extend(kept)
+    graph.input.extend(inputs)
     graph.output.append(
         helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", None])
     )
@@ -174,19 +258,84 @@ def save(model: onnx.ModelProto, path: str | Path, *, force: bool = False) -> Pa
     return write_atomic(path, to_bytes(model), force=force)
 
 
-def _check_options(input_form: str, teachable: bool, outputs: Sequence[str]) -> None:
-    if input_form not in ("uint8", "float32"):
-        if input_form == "frame":
-            raise UnsupportedOptionError(
-                "input='frame' is not available in this release; use 'uint8' or 'float32'"
-            )
-        raise ParameterError(f"input must be 'uint8' or 'float32', got {input_form!r}")
-    if teachable:
-        raise UnsupportedOptionError("teachable=True is not available in this release")
+def form_for(target: str) -> str:
+    """Return the form of a teachable model for a target; see `Teachable`."""
+    # TensorRT takes what has a default for a constant.
+    found = find_target(target)
+    return "default" if target == "portable" or found.tensorrt is None else "input"
+
+
+def _teachable(asked: bool | Teachable, target: str, head_precision: str) -> Teachable | None:
+    form = form_for(target)
+    if asked and head_precision != "fp32":
+        raise UnsupportedOptionError(
+            "the proxies of a teachable model are fp32, got head precision "
+            f"{head_precision!r}; leave one of both out"
+        )
+    if isinstance(asked, Teachable):
+        return asked
+    return Teachable(form) if asked else None
+
+
+def _add_head(nodes: Nodes, head: Head, info: GraphInfo, outputs: Sequence[str]) -> None:
     if set(outputs) - set(OUTPUTS) or not {"scores", "label"} <= set(outputs):
         raise ParameterError(
-            f"outputs must hold 'scores' and 'label', and may hold 'embedding', got {outputs}"
+            "outputs must hold 'scores' and 'label', and may hold "
+            f"{', '.join(map(repr, OUTPUTS[2:]))}, got {tuple(outputs)}"
         )
+    if head.temperature is None and set(outputs) & set(_CALIBRATED):
+        raise NotCalibratedError(
+            "the head is not calibrated, so that a model of it has no output 'known' or "
+            "'probability'; build it with --calibrate"
+        )
+    add_head(
+        nodes,
+        EMBEDDING,
+        head,
+        precision=info.head_precision,
+        dialect="onnxruntime" if find_target(info.target).tensorrt is None else "portable",
+        outputs=outputs,
+        slots=None if info.teachable is None else _taught_slots(head, info.teachable),
+    )
+
+
+def _taught_slots(head: Head, teachable: Teachable) -> int:
+    return slots_of(head) + teachable.taught_proxies
+
+
+def _finish_head(
+    model: onnx.ModelProto,
+    head: Head,
+    info: GraphInfo,
+    outputs: Sequence[str],
+    notes: Sequence[tuple[str, str]],
+    name: str,
+) -> None:
+    """Declare the outputs, open the proxies where they can be taught, write the contract."""
+    graph, classes = model.graph, len(head.labels)
+    declared: dict[str, tuple[int, list[str | int | None]]] = {
+        "scores": (TensorProto.FLOAT, ["N", classes]),
+        "label": (TensorProto.INT32, ["N"]),
+        "known": (TensorProto.INT32, ["N"]),
+        "probability": (TensorProto.FLOAT, ["N", classes]),
+        "proxy": (TensorProto.INT32, ["N"]),
+        "embedding": (TensorProto.FLOAT, ["N", head.embedding_size]),
+    }
+    wanted = {*outputs, *(() if head.temperature is None else _CALIBRATED)}
+    del graph.output[:]
+    for output, (kind, shape) in declared.items():
+        if output in wanted:
+            graph.output.append(helper.make_tensor_value_info(output, kind, shape))
+    teachable = info.teachable
+    if teachable is not None:
+        info = replace(info, slots=_taught_slots(head, teachable))
+        make_teachable(model, head, teachable)
+    contract = replace(
+        head.contract,
+        graph=info,
+        notes=tuple(sorted({**dict(head.contract.notes), **dict(notes)}.items())),
+    )
+    _finish(model, name, dict(sorted(encode(contract).items())))
 
 
 def _parsed(backbone_onnx: bytes | onnx.ModelProto) -> onnx.ModelProto:
@@ -214,20 +363,46 @@ def _check_fit(model: onnx.ModelProto, head: Head, preprocess: Preprocess) -> No
         )
 
 
+def check_input(input_form: str, frame: Frame | None) -> None:
+    """Refuse what `fuse` would refuse as ``input`` and ``frame``.
+
+    Raises:
+        ParameterError: There is no such input, or only one of both is given.
+    """
+    check_choice("input", input_form, INPUTS)
+    if (frame is not None) != (input_form == "frame"):
+        raise ParameterError(
+            "input='frame' and a frame go together; give both, such as "
+            "frame=Frame('rgb', 720, 1280), or neither"
+        )
+
+
 def _append(model: onnx.ModelProto, nodes: Nodes) -> None:
     model.graph.node.extend(nodes.nodes)
     model.graph.initializer.extend(nodes.constants)
 
 
-def _open_to_uint8(model: onnx.ModelProto, preprocess: Preprocess) -> None:
+def _open(
+    model: onnx.ModelProto, input_form: str, preprocess: Preprocess, frame: Frame | None
+) -> None:
+    """Put what leads to the backbone's pixels before it."""
+    if input_form == "float32":
+        _rename_input(model)
+        return
     graph, nodes = model.graph, Nodes(default_opset(model))
-    add_preprocess(nodes, "images", preprocess, PIXELS)
+    shape: list[str | int | None] = ["N", preprocess.height, preprocess.width, 3]
+    if frame is None:
+        add_preprocess(nodes, "images", preprocess, PIXELS)
+    else:
+        pixels = add_frame(nodes, "images", frame, preprocess, "preprocess/resized")
+        add_normalize(nodes, pixels, preprocess, PIXELS)
+        sides: tuple[int | str, ...] = frame_shape(frame)
+        shape = ["N", *(("height", "width", 3) if frame.any_size else sides)]
     backbone = list(graph.node)
     del graph.node[:]
     _append(model, nodes)
     graph.node.extend(backbone)
     del graph.input[:]
-    shape: list[str | int | None] = ["N", preprocess.height, preprocess.width, 3]
     graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, shape))
 
 

@@ -3,25 +3,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, checker, helper
 
+from edge_imprint_runtime.contract.codec import NOTE_PREFIX
 from edge_imprint_runtime.errors import BackboneExportError
 
 __all__ = [
     "EMBEDDING",
     "PIXELS",
+    "add_notes",
+    "all_graphs",
     "all_nodes",
     "check_graph",
     "default_opset",
     "embedding_size",
+    "graphs_of",
     "image_size",
     "parse",
     "tidy",
     "to_bytes",
+    "without_weights",
 ]
 
 PIXELS = "pixels"
@@ -32,6 +38,7 @@ EMBEDDING = "embedding"
 _IR_VERSION = 8
 MIN_OPSET = 11
 _MAX_BYTES = 2**31 - 1  # protobuf's own limit for one file
+_SMALL_BYTES = 65_536  # what may be a shape, and must be there for shapes to be inferred
 
 
 def parse(data: bytes, where: str) -> onnx.ModelProto:
@@ -121,6 +128,13 @@ def tidy(model: onnx.ModelProto, *, size: int) -> onnx.ModelProto:
     return model
 
 
+def add_notes(model: onnx.ModelProto, notes: Mapping[str, str]) -> None:
+    """Write notes into a model's metadata, beside what is there; see the contract."""
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    properties |= {NOTE_PREFIX + name: text for name, text in notes.items()}
+    helper.set_model_props(model, dict(sorted(properties.items())))
+
+
 def check_graph(model: onnx.ModelProto, where: str) -> None:
     """Run ONNX's full check.
 
@@ -128,27 +142,75 @@ def check_graph(model: onnx.ModelProto, where: str) -> None:
         BackboneExportError: The model is not valid.
     """
     try:
-        checker.check_model(model, full_check=True)
+        checker.check_model(without_weights(model), full_check=True)
     except (checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         text = " ".join(str(error).split())[:300]
         raise BackboneExportError(f"{where} is not a valid ONNX model: {text}") from error
 
 
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model, its large weights as inputs of their type and shape.
+
+    ONNX's check serialises what it is given, and copies that twice more: with 344 MB of
+    weights it took longer than all the rest, and four times the memory.
+
+    Args:
+        model: Any model; it is left as it is.
+
+    Returns:
+        The copy, in which shapes can be inferred as in the model.
+    """
+    copy = onnx.ModelProto(ir_version=model.ir_version)
+    for field in ("opset_import", "metadata_props", "functions"):
+        getattr(copy, field).extend(getattr(model, field))
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("input", "output", "value_info", "sparse_initializer"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    listed = {value.name for value in graph.input}
+    for tensor in model.graph.initializer:
+        if _is_small(tensor):
+            graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            graph.input.append(_as_input(tensor, tensor.name))
+    for node in model.graph.node:
+        large = node.op_type == "Constant" and [
+            a.t for a in node.attribute if a.HasField("t") and not _is_small(a.t)
+        ]
+        if large:
+            graph.input.append(_as_input(large[0], node.output[0]))
+        else:
+            graph.node.append(node)
+    return copy
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    # Not len(raw_data), which copies it.
+    item_bytes = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return bool(math.prod(tensor.dims) * item_bytes <= _SMALL_BYTES)
+
+
+def _as_input(tensor: onnx.TensorProto, name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+
+
 def all_nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     """Yield a graph's nodes and those of the graphs inside them (If, Loop, Scan)."""
-    for part in _all_graphs(graph):
+    for part in all_graphs(graph):
         yield from part.node
 
 
-def _all_graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
+def all_graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
+    """Yield a graph and the graphs inside its nodes (If, Loop, Scan)."""
     yield graph
     for node in graph.node:
-        for subgraph in _graphs_in(node):
-            yield from _all_graphs(subgraph)
+        for subgraph in graphs_of(node):
+            yield from all_graphs(subgraph)
 
 
-def _graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    graphs = []
+def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs inside a node (If, Loop, Scan)."""
+    graphs: list[onnx.GraphProto] = []
     for attribute in node.attribute:
         graphs += [attribute.g] if attribute.HasField("g") else []
         graphs += attribute.graphs
@@ -158,7 +220,7 @@ def _graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
 def _add_prefix(graph: onnx.GraphProto, prefix: str) -> None:
     # Not onnx.compose.add_prefix (1.23): inside an If or a Loop it renames what is made there,
     # but not what is read from the graph around it.
-    for part in _all_graphs(graph):
+    for part in all_graphs(graph):
         for node in part.node:
             node.name = node.name and prefix + node.name
             for tensors in (node.input, node.output):
@@ -185,9 +247,9 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):  # nodes are in topological order
         if needed.intersection(node.output):
             kept.append(node)
-            inside = [inner for part in _graphs_in(node) for inner in all_nodes(part)]
+            inside = [inner for part in graphs_of(node) for inner in all_nodes(part)]
             needed.update(name for user in (node, *inside) for name in user.input)
-            needed.update(value.name for part in _graphs_in(node) for value in part.output)
+            needed.update(value.name for part in graphs_of(node) for value in part.output)
     constants = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
@@ -195,7 +257,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 def _drop_notes(graph: onnx.GraphProto) -> None:
-    for part in _all_graphs(graph):
+    for part in all_graphs(graph):
         part.doc_string = ""
         del part.value_info[:], part.metadata_props[:]
         for entries in (part.node, part.initializer, part.input, part.output):

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_imprint_runtime.contract import Preprocess
 
-__all__ = ["Nodes", "add_preprocess"]
+__all__ = ["Nodes", "add_normalize", "add_preprocess"]
 
 # From opset 18 on reductions take their axes as an input; before, as an attribute, which is
 # the only form that TensorRT 8 reads. ReduceSum alone changed at 13: the sum of what is not
@@ -76,10 +76,22 @@ def add_preprocess(nodes: Nodes, images: str, preprocess: Preprocess, pixels: st
     The Cast comes first because TensorRT takes uint8 at the door only; the arithmetic comes
     after the Transpose because a channel is then one run of memory.
     """
-    mean = 255.0 * np.array(preprocess.mean).reshape(1, 3, 1, 1)
-    scale = 1.0 / (255.0 * np.array(preprocess.std).reshape(1, 3, 1, 1))
     x = nodes.add("Cast", [images], "preprocess/float", to=TensorProto.FLOAT)
     x = nodes.add("Transpose", [x], "preprocess/nchw", perm=[0, 3, 1, 2])
+    add_normalize(nodes, x, preprocess, pixels)
+
+
+def add_normalize(nodes: Nodes, x: str, preprocess: Preprocess, pixels: str) -> None:
+    """Add the mean and the standard deviation: from 0..255 to ``pixels``.
+
+    Args:
+        nodes: What to add to.
+        x: (N, 3, H, W) float32 RGB, 0..255.
+        preprocess: Mean and standard deviation.
+        pixels: The name of ``(x - 255 * mean) / (255 * std)``, the backbone's input.
+    """
+    mean = 255.0 * np.array(preprocess.mean).reshape(1, 3, 1, 1)
+    scale = 1.0 / (255.0 * np.array(preprocess.std).reshape(1, 3, 1, 1))
     center = nodes.constant("preprocess/mean", mean, np.float32)
     x = nodes.add("Sub", [x, center], "preprocess/centered")
     nodes.add("Mul", [x, nodes.constant("preprocess/scale", scale, np.float32)], pixels)

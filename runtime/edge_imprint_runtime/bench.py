@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_imprint_runtime.contract.spec import MAX_SIDE_PIXELS
 from edge_imprint_runtime.errors import ParameterError
 from edge_imprint_runtime.machine import machine_facts
 from edge_imprint_runtime.model import Model
@@ -132,6 +133,7 @@ def bench_model(
     like: Model,
     *,
     batches: tuple[int, ...] = (1,),
+    frame_size: tuple[int, int] | None = None,
     iterations: int | None = None,
     duration_s: float | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -142,6 +144,7 @@ def bench_model(
         models: By name, a `Model` (its `predict` is timed) or what takes the images.
         like: The model whose input they all take.
         batches: Batch sizes, each a set of series.
+        frame_size: Height and width in pixels, for models that take frames of any size.
         iterations: As in `measure`.
         duration_s: As in `measure`, for each batch size.
         progress: As in `measure`.
@@ -151,8 +154,9 @@ def bench_model(
         raw samples in nanoseconds.
 
     Raises:
-        ParameterError: A limit or a batch size is impossible.
+        ParameterError: A limit, a batch size or the frame's size is impossible.
     """
+    shape = _image_shape(like, frame_size)
     if not batches or min(batches) < 1 or max(batches) > 4_096:
         raise ParameterError(f"batch must be integers from 1 to 4096, got {batches}")
     report: dict[str, Any] = {
@@ -167,7 +171,7 @@ def bench_model(
         "series": [],
     }
     for batch in batches:
-        images = _random_images(like, batch)
+        images = _random_images(like, (batch, *shape))
         runs: dict[str, Callable[[], object]] = {
             name: _bind(model.predict if isinstance(model, Model) else model, images)
             for name, model in models.items()
@@ -186,9 +190,25 @@ def _bind(
     return lambda: call(images)
 
 
-def _random_images(model: Model, batch: int) -> npt.NDArray[np.generic]:
+def _image_shape(model: Model, frame_size: tuple[int, int] | None) -> tuple[int, ...]:
+    """Return the shape of one image; of a frame of any size, the one asked for."""
+    any_size = 0 in model.input_shape
+    if any_size != (frame_size is not None):
+        raise ParameterError(
+            "the model takes frames of any size; say of which it is measured, such as "
+            "--frame-size 1280x720"
+            if any_size
+            else "the model takes images of one size; leave out the frame's size"
+        )
+    if frame_size is None:
+        return model.input_shape
+    if not all(1 <= side <= MAX_SIDE_PIXELS for side in frame_size):
+        raise ParameterError(f"a frame's sides are 1 to {MAX_SIDE_PIXELS}, got {frame_size}")
+    return (*frame_size, model.input_shape[2])
+
+
+def _random_images(model: Model, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
     rng = np.random.default_rng(0)
-    shape = (batch, *model.input_shape)
     if model.input_dtype == np.uint8:
         return rng.integers(0, 256, shape, np.uint8)
     return rng.standard_normal(shape).astype(model.input_dtype)

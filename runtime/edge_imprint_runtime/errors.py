@@ -9,6 +9,7 @@ prints it without a traceback and exits with the class's ``exit_code``: 1 for a 
 from __future__ import annotations
 
 __all__ = [
+    "AgreementError",
     "BackboneExportError",
     "BackboneMismatchError",
     "BackboneNotFoundError",
@@ -19,6 +20,7 @@ __all__ = [
     "EdgeImprintError",
     "EmbeddingError",
     "HeadFileError",
+    "HeadMismatchError",
     "HeadValueError",
     "ImageTooLargeError",
     "InputError",
@@ -30,15 +32,18 @@ __all__ = [
     "NoImagesError",
     "NonFiniteScoresError",
     "NotCalibratedError",
+    "NotTeachableError",
     "OutputExistsError",
     "OutputMissingError",
     "OutputWriteError",
     "ParameterError",
     "ProviderError",
+    "TargetError",
     "TooFewClassesError",
     "TooFewImagesError",
     "TooManyBrokenError",
     "UnreadableImageError",
+    "UnsafeModelError",
     "UnsupportedOptionError",
     "VerificationError",
     "WeightsError",
@@ -185,6 +190,10 @@ class ModelFileError(EdgeImprintError):
     """A model file is missing or is not an ONNX model that can be loaded."""
 
 
+class UnsafeModelError(EdgeImprintError):
+    """An ONNX file reaches outside its folder, or claims what it does not hold."""
+
+
 class ProviderError(EdgeImprintError):
     """The execution provider asked for is not the one that would run."""
 
@@ -201,8 +210,24 @@ class NotCalibratedError(EdgeImprintError):
     """Probabilities or unknowns are asked of a head that was not calibrated."""
 
 
+class NotTeachableError(EdgeImprintError):
+    """A class is to be taught to a model or a head that can't learn one."""
+
+
+class HeadMismatchError(EdgeImprintError):
+    """The head beside a teachable model does not fit that model."""
+
+
 class NonFiniteScoresError(EdgeImprintError):
     """The model answered NaN or infinity."""
+
+
+class AgreementError(EdgeImprintError):
+    """An exported model agrees with its float32 original less than was asked for."""
+
+
+class TargetError(EdgeImprintError):
+    """A target does not take a model, or would compute it wrongly."""
 
 
 class VerificationError(EdgeImprintError):

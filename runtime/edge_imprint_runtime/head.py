@@ -36,8 +36,10 @@ from edge_imprint_runtime.head_arrays import (
     check_classes,
     check_embeddings,
     check_fit,
+    check_taught,
     floats,
     frozen,
+    integers,
 )
 from edge_imprint_runtime.head_file import check_arrays, dump_arrays, read_arrays
 from edge_imprint_runtime.rules import Comparison, decide, softmax
@@ -47,7 +49,10 @@ __all__ = ["Head"]
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int64: TypeAlias = npt.NDArray[np.int64]
 
-_OPTIONAL_ARRAYS = {"center": 1, "transform": 2, "metric": 2, "threshold": 1}  # dimensions
+# Their dimensions.
+_OPTIONAL_FLOATS = {"center": 1, "transform": 2, "metric": 2, "threshold": 1, "samples": 2}
+_OPTIONAL_INTEGERS = ("sample_class", "host_proxies")
+_OPTIONAL = (*_OPTIONAL_FLOATS, *_OPTIONAL_INTEGERS)
 
 
 class Head:
@@ -70,8 +75,15 @@ class Head:
             class; None where the head is not calibrated.
         temperature: What scores are divided by before they become probabilities, above 0;
             None where the head is not calibrated.
+        samples: (S, D) finite numbers: the embeddings of the photos that were taught on a
+            device; None where none were. `edge_imprint_runtime.teaching` keeps them.
+        sample_class: (S,) ascending integers in 0..C-1, their classes; there with
+            ``samples`` only.
+        host_proxies: (C,) integers: how many of a class's proxies, the first ones, were made
+            on the host; the others were taught. There with ``samples`` only.
         recipe: How the proxies were made, one line.
         backbone: What made the embeddings; None if they came as bare numbers.
+        notes: (name, text) of what is merely informative, such as how it was built.
 
     Raises:
         HeadValueError: The arrays contradict each other or the rule, or hold NaN or infinity.
@@ -86,11 +98,15 @@ class Head:
         "backbone",
         "center",
         "class_index",
+        "host_proxies",
         "labels",
         "metric",
+        "notes",
         "proxies",
         "recipe",
         "rule",
+        "sample_class",
+        "samples",
         "temperature",
         "threshold",
         "transform",
@@ -105,8 +121,12 @@ class Head:
     metric: Float32 | None
     threshold: Float32 | None
     temperature: float | None
+    samples: Float32 | None
+    sample_class: Int64 | None
+    host_proxies: Int64 | None
     recipe: str
     backbone: BackboneInfo | None
+    notes: tuple[tuple[str, str], ...]
     _comparison: Comparison | None
 
     def __init__(
@@ -121,8 +141,12 @@ class Head:
         metric: npt.ArrayLike | None = None,
         threshold: npt.ArrayLike | None = None,
         temperature: float | None = None,
+        samples: npt.ArrayLike | None = None,
+        sample_class: npt.ArrayLike | None = None,
+        host_proxies: npt.ArrayLike | None = None,
         recipe: str = "given",
         backbone: BackboneInfo | None = None,
+        notes: Sequence[tuple[str, str]] = (),
     ) -> None:
         matrix = floats("proxies", proxies, 2)
         index = np.asarray(class_index)
@@ -140,13 +164,16 @@ class Head:
             "transform": transform,
             "metric": metric,
             "threshold": threshold,
+            "samples": samples,
         }
         values: dict[str, Any] = {
             name: None if array is None else frozen(floats(name, array, ndim))
             for (name, array), ndim in zip(
-                given.items(), _OPTIONAL_ARRAYS.values(), strict=True
+                given.items(), _OPTIONAL_FLOATS.values(), strict=True
             )
         }
+        for name, whole in zip(_OPTIONAL_INTEGERS, (sample_class, host_proxies), strict=True):
+            values[name] = None if whole is None else frozen(integers(name, whole))
         values |= {
             "proxies": frozen(matrix[order]),
             "class_index": frozen(index[order].astype(np.int64)),
@@ -158,11 +185,13 @@ class Head:
             ),
             "recipe": recipe,
             "backbone": backbone,
+            "notes": tuple(sorted(notes)),
             "_comparison": None,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
         check_fit(self)
+        check_taught(self)
         _ = self.contract  # recipe, embedding size and temperature are checked there
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -173,18 +202,14 @@ class Head:
     def __reduce__(self) -> tuple[Callable[[], Head], tuple[()]]:
         # By way of the constructor: pickle and copy.deepcopy (scikit-learn's n_jobs) would set
         # attributes, and forget that the arrays are read-only.
-        make = functools.partial(
-            Head,
-            self.proxies,
-            self.class_index,
-            self.labels,
-            self.rule,
-            temperature=self.temperature,
-            recipe=self.recipe,
-            backbone=self.backbone,
-            **{name: getattr(self, name) for name in _OPTIONAL_ARRAYS},
-        )
-        return make, ()
+        return functools.partial(Head, **self._arguments()), ()
+
+    def replaced(self, **changes: Any) -> Head:
+        """Make a head like this one, some of the constructor's arguments changed."""
+        return Head(**(self._arguments() | changes))
+
+    def _arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name[0] != "_"}
 
     def __repr__(self) -> str:
         return (
@@ -211,6 +236,7 @@ class Head:
             self.recipe,
             backbone=self.backbone,
             temperature=self.temperature,
+            notes=self.notes,
         )
 
     def scores(self, embeddings: npt.ArrayLike) -> Float32:
@@ -281,12 +307,16 @@ class Head:
             OutputExistsError: The file is there and ``force`` is false.
             OutputWriteError: It can't be written.
         """
+        return write_atomic(path, self.to_bytes(), force=force)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the head file; equal heads give equal bytes."""
         arrays: dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]
         arrays = {"proxies": self.proxies, "class_index": self.class_index}
-        for name in _OPTIONAL_ARRAYS:
+        for name in _OPTIONAL:
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        return write_atomic(path, dump_arrays(arrays, encode(self.contract)), force=force)
+        return dump_arrays(arrays, encode(self.contract))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Head:
@@ -318,7 +348,8 @@ class Head:
                 temperature=contract.temperature,
                 recipe=contract.recipe,
                 backbone=contract.backbone,
-                **{name: arrays.get(name) for name in _OPTIONAL_ARRAYS},
+                notes=contract.notes,
+                **{name: arrays.get(name) for name in _OPTIONAL},
             )
         except (HeadValueError, LabelCountError, ParameterError) as error:
             raise type(error)(f"{path}: {error}") from error

@@ -19,7 +19,15 @@ from edge_imprint_runtime.errors import (
 if TYPE_CHECKING:
     from edge_imprint_runtime.head import Head
 
-__all__ = ["check_classes", "check_embeddings", "check_fit", "floats", "frozen"]
+__all__ = [
+    "check_classes",
+    "check_embeddings",
+    "check_fit",
+    "check_taught",
+    "floats",
+    "frozen",
+    "integers",
+]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -101,6 +109,44 @@ def _check_metric(head: Head) -> None:
         raise HeadValueError(f"metric must have {size} rows, got {len(head.metric)}")
 
 
+def check_taught(head: Head) -> None:
+    """Hold what a head remembers of teaching against its proxies.
+
+    Raises:
+        HeadValueError: Of samples, sample_class and host_proxies some are missing, their
+            lengths differ, or a class has taught proxies without samples or the reverse.
+    """
+    samples, owner, host = head.samples, head.sample_class, head.host_proxies
+    if samples is None and owner is None and host is None:
+        return
+    if samples is None or owner is None or host is None:
+        raise HeadValueError(
+            "samples, sample_class and host_proxies belong together: all or none"
+        )
+    classes = len(head.labels)
+    if samples.shape[1] != head.embedding_size:
+        raise HeadValueError(
+            f"samples must have {head.embedding_size} columns, got {samples.shape[1]}"
+        )
+    ascending = bool((np.diff(owner) >= 0).all())
+    if len(owner) != len(samples) or not (ascending and 0 <= owner[0] <= owner[-1] < classes):
+        raise HeadValueError(
+            f"sample_class must be {len(samples)} integers from 0 to {classes - 1}, one a "
+            "sample, ascending"
+        )
+    if len(host) != classes or host.min() < 0:
+        raise HeadValueError(f"host_proxies must be {classes} integers >= 0, one a class")
+    taught = np.bincount(head.class_index) - host
+    remembered = np.bincount(owner, minlength=classes)
+    wrong = (taught < 0) | ((taught > 0) != (remembered > 0))
+    if wrong.any():
+        c = int(wrong.argmax())
+        raise HeadValueError(
+            f"class {c} has {taught[c]} taught proxies and {remembered[c]} samples; "
+            "both or neither"
+        )
+
+
 def check_classes(index: npt.NDArray[np.generic], classes: int) -> None:
     """Check that each of ``classes`` has a proxy, and no other.
 
@@ -139,6 +185,21 @@ def floats(name: str, values: npt.ArrayLike, ndim: int) -> Float32:
     if not np.isfinite(array).all():
         raise HeadValueError(f"{name} hold NaN or infinity")
     return array
+
+
+def integers(name: str, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Read a row of integers.
+
+    Raises:
+        HeadValueError: It has other dimensions, is empty, or holds what is no integer.
+    """
+    given = np.asarray(values)
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iu":
+        raise HeadValueError(
+            f"{name} must be integers in one dimension, "
+            f"got shape {given.shape} of {given.dtype}"
+        )
+    return given.astype(np.int64)
 
 
 def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

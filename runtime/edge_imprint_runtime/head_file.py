@@ -17,7 +17,8 @@ from edge_imprint_runtime.errors import HeadFileError
 __all__ = ["check_arrays", "dump_arrays", "read_arrays"]
 
 _REQUIRED = {"proxies": "float32", "class_index": "int64"}
-_OPTIONAL = dict.fromkeys(("center", "transform", "metric", "threshold"), "float32")
+_OPTIONAL = dict.fromkeys(("center", "transform", "metric", "threshold", "samples"), "float32")
+_OPTIONAL |= dict.fromkeys(("sample_class", "host_proxies"), "int64")
 
 
 def dump_arrays(

@@ -17,8 +17,16 @@ from edge_imprint_runtime.errors import (
     ImageTooLargeError,
     UnreadableImageError,
 )
+from edge_imprint_runtime.geometry import Span, fill_color, linear_taps, spans
 
-__all__ = ["MAX_IMAGE_PIXELS", "normalize", "open_image", "photo_pixels", "prepare"]
+__all__ = [
+    "MAX_IMAGE_PIXELS",
+    "normalize",
+    "open_image",
+    "photo_image",
+    "photo_pixels",
+    "prepare",
+]
 
 # 179 megapixels, where Pillow itself gives up: more is a decompression bomb, not a photo.
 MAX_IMAGE_PIXELS = 178_956_970
@@ -105,6 +113,21 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return upright.convert("RGB")
 
 
+def photo_image(photo: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    """Make upright RGB of a photo of any common kind.
+
+    Args:
+        photo: A path, or a Pillow image, which is converted as `open_image` converts files.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
+    """
+    return _to_rgb(photo, "given") if isinstance(photo, Image.Image) else open_image(photo)
+
+
 def photo_pixels(
     photo: str | os.PathLike[str] | Image.Image, preprocess: Preprocess
 ) -> npt.NDArray[np.uint8]:
@@ -120,9 +143,8 @@ def photo_pixels(
     Raises:
         UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
     """
-    if isinstance(photo, Image.Image):
-        return prepare(_to_rgb(photo, "given"), preprocess)
-    return prepare(open_image(photo), preprocess, name=os.fspath(photo))
+    name = "given" if isinstance(photo, Image.Image) else os.fspath(photo)
+    return prepare(photo_image(photo), preprocess, name=name)
 
 
 def prepare(
@@ -143,23 +165,41 @@ def prepare(
             `MAX_IMAGE_PIXELS`.
     """
     p = preprocess
-    size = _resized(image.height, image.width, p)
-    if size[0] * size[1] > max(MAX_IMAGE_PIXELS, p.resize_height * p.resize_width):
+    rows, columns = spans(image.height, image.width, p)
+    if rows.resized * columns.resized > max(
+        MAX_IMAGE_PIXELS, p.resize_height * p.resize_width
+    ):
         raise ImageTooLargeError(
             f"the image {name} of {image.width} x {image.height} pixels is too thin: resized, "
-            f"it would have {size[1]:,} x {size[0]:,} pixels; cut it or take it out"
+            f"it would have {columns.resized:,} x {rows.resized:,} pixels; "
+            "cut it or take it out"
         )
-    if size != (image.height, image.width):
-        image = image.resize((size[1], size[0]), _FILTERS[p.interpolation])
-    fill = tuple(round(255 * value) for value in p.mean) if p.resize == "pad" else (0, 0, 0)
-    pad_left, pad_top = max(0, p.width - size[1]) // 2, max(0, p.height - size[0]) // 2
-    if p.width > size[1] or p.height > size[0]:
-        canvas = Image.new("RGB", (max(p.width, size[1]), max(p.height, size[0])), fill)
-        canvas.paste(image, (pad_left, pad_top))
-        image = canvas
-    left, top = round((image.width - p.width) / 2), round((image.height - p.height) / 2)
+    if p.interpolation == "linear":
+        image = _linear(image, rows, columns)
+    elif (rows.resized, columns.resized) != (image.height, image.width):
+        image = image.resize((columns.resized, rows.resized), _FILTERS[p.interpolation])
+    top, left = rows.offset, columns.offset
+    if rows.resized < p.height or columns.resized < p.width:
+        canvas = Image.new("RGB", (p.width, p.height), fill_color(p))
+        canvas.paste(image, (-left, -top))
+        return np.asarray(canvas)
     box = (left, top, left + p.width, top + p.height)
     return np.asarray(image.crop(box) if image.size != (p.width, p.height) else image)
+
+
+def _linear(image: Image.Image, rows: Span, columns: Span) -> Image.Image:
+    left, top = columns.start, rows.start
+    box = (left, top, left + columns.length, top + rows.length)
+    pixels = np.asarray(image.crop(box) if box != (0, 0, *image.size) else image)
+    upper, lower, row_share = linear_taps(rows.length, rows.resized)
+    left_of, right_of, share = linear_taps(columns.length, columns.resized)
+    share, row_share = share[:, np.newaxis], row_share[:, np.newaxis, np.newaxis]
+    above, below = (
+        (1 - share) * line[:, left_of] + share * line[:, right_of]
+        for line in (pixels[upper], pixels[lower])
+    )
+    mixed = (1 - row_share) * above + row_share * below
+    return Image.fromarray(np.floor(mixed + 0.5).astype(np.uint8))
 
 
 def normalize(
@@ -177,20 +217,6 @@ def normalize(
     mean, std = (np.array(row, np.float32) for row in (preprocess.mean, preprocess.std))
     scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
-
-
-def _resized(height: int, width: int, p: Preprocess) -> tuple[int, int]:
-    """Height and width after the resize; the roundings are those of timm 1.0 / torchvision."""
-    box_height, box_width = p.resize_height, p.resize_width
-    if p.resize == "stretch":
-        return box_height, box_width
-    if p.resize == "crop" and box_height == box_width:
-        short, long = sorted((height, width))
-        longer = int(box_height * long / short)
-        return (box_height, longer) if height <= width else (longer, box_height)
-    ratios = height / box_height, width / box_width
-    ratio = min(ratios) if p.resize == "crop" else max(ratios)
-    return max(1, round(height / ratio)), max(1, round(width / ratio))
 
 
 def _too_large(name: Path, pixels: str) -> str:

@@ -4,173 +4,130 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from edge_imprint_runtime.backends import BACKENDS, Runner
-from edge_imprint_runtime.contract import Contract, GraphInfo, Preprocess, decode
-from edge_imprint_runtime.contract.spec import UNKNOWN
+from edge_imprint_runtime.contract import Contract, GraphInfo, Teachable, decode
+from edge_imprint_runtime.contract.codec import PREFIX
 from edge_imprint_runtime.errors import (
-    InputError,
+    HeadFileError,
     LabelCountError,
     ModelFileError,
     NonFiniteScoresError,
+    NotTeachableError,
     OutputMissingError,
     ParameterError,
 )
-from edge_imprint_runtime.images import normalize, photo_pixels
+from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.intake import Images, Intake, Photo
+from edge_imprint_runtime.knowledge import Knowledge, head_beside, knowing
+from edge_imprint_runtime.predictions import Prediction, Predictions
+from edge_imprint_runtime.teaching import forget, teach
 
-__all__ = ["Model", "Photo", "Prediction", "Predictions", "open_model"]
-
-Photo = str | os.PathLike[str] | Image.Image
+__all__ = ["Model", "Photo", "Prediction", "Predictions", "head_beside", "open_model"]
 
 _OUTPUTS = (("scores", 2, "tensor(float)"), ("label", 1, "tensor(int32)"))
 _CALIBRATED = (("known", 1, "tensor(int32)"), ("probability", 2, "tensor(float)"))
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image.
-
-    Attributes:
-        label: The class's name, or ``unknown`` where ``known`` is false.
-        index: Position of the nearest class in the model's labels.
-        score: Its score.
-        nearest: Its name.
-        known: Whether the image is as near to it as its known ones; None where the model is
-            not calibrated.
-        probability: That it is this class, among those of the model; None likewise.
-    """
-
-    label: str
-    index: int
-    score: float
-    nearest: str
-    known: bool | None = None
-    probability: float | None = None
-
-
-@dataclass(frozen=True)
-class Predictions(Sequence[Prediction]):
-    """The answers for N images: arrays for programs, items for people.
-
-    Attributes:
-        scores: (N, C) float32, higher is nearer.
-        label: (N,) int32 class indices, whether known or not.
-        labels: The C class names.
-        known: (N,) bool; None where the model is not calibrated.
-        probability: (N, C) float32; None likewise.
-    """
-
-    scores: npt.NDArray[np.float32]
-    label: npt.NDArray[np.int32]
-    labels: tuple[str, ...]
-    known: npt.NDArray[np.bool_] | None = None
-    probability: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitem__(self, item: int) -> Prediction:  # type: ignore[override]
-        index = int(self.label[item])
-        nearest = self.labels[index]
-        known = None if self.known is None else bool(self.known[item])
-        return Prediction(
-            label=UNKNOWN if known is False else nearest,
-            index=index,
-            score=float(self.scores[item, index]),
-            nearest=nearest,
-            known=known,
-            probability=(
-                None if self.probability is None else float(self.probability[item, index])
-            ),
-        )
-
-    def __iter__(self) -> Iterator[Prediction]:
-        return (self[item] for item in range(len(self)))
+_PROXY = (("proxy", 1, "tensor(int32)"),)
 
 
 class Model:
     """A fused model, ready to run. Made by `open_model`.
 
+    Several threads may use it at once, also while one of them teaches: an answer is that of
+    the head before or of the one after, never of both.
+
+    Args:
+        runner: The loaded file.
+        where: Its name, for messages; a teachable model's head lies beside it.
+        head: What a teachable model is to know; None for its own default.
+
     Attributes:
         contract: All that the file says of itself.
-        labels: The class names.
         provider: The execution provider that runs it.
         threads: Threads for one operator on the CPU; 0: ONNX Runtime's choice, one a core.
     """
 
-    def __init__(self, runner: Runner, where: str) -> None:
+    def __init__(self, runner: Runner, where: str, *, head: Head | None = None) -> None:
         self.contract: Contract = decode(runner.metadata, model=True, where=where)
-        assert self.contract.backbone is not None  # decode(model=True) saw to both
-        assert self.contract.graph is not None
-        self._preprocess: Preprocess = self.contract.backbone.preprocess
+        assert self.contract.graph is not None  # decode(model=True) saw to it
         self._graph: GraphInfo = self.contract.graph
-        self.labels = self.contract.labels
+        self._intake = Intake(self.contract)
         self.provider = runner.provider
         self.threads = runner.threads
-        self._runner = runner
+        self._runner, self._where = runner, where
         self._outputs = list(runner.outputs)
         calibrated = self.contract.temperature is not None
         self._answers = _OUTPUTS + (_CALIBRATED if calibrated else ())
-        p = self._preprocess
-        uint8 = self._graph.input == "uint8"
-        self._shape = (p.height, p.width, 3) if uint8 else (3, p.height, p.width)
-        self._dtype: np.dtype[np.generic] = np.dtype(np.uint8 if uint8 else np.float32)
+        self._answers += _PROXY if "proxy" in self._outputs else ()
         self._check_graph(where)
+        self._teaching = threading.Lock()
+        self._known = Knowledge(self.contract.labels)
+        if self._graph.teachable is not None:
+            if head is not None:
+                self._known = knowing(head, self.contract, runner, head_beside(where))
+            elif self._graph.teachable.form == "input":
+                raise HeadFileError(
+                    f"{where} takes its classes from a head, and there is no file "
+                    f"{head_beside(where)}; copy it from where the model was exported"
+                )
 
     def __repr__(self) -> str:
         """Show what it classifies, and on what it runs."""
         return f"Model({len(self.labels)} classes, {self.provider})"
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, with those that were taught."""
+        return self._known.labels
+
+    @property
+    def head(self) -> Head | None:
+        """What a teachable model knows; None where that lies in the model alone."""
+        return self._known.head
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image, without the batch."""
-        return self._shape
+        """Shape of one image, without the batch; 0 for a side of any length."""
+        return self._intake.shape
 
     @property
     def input_dtype(self) -> np.dtype[np.generic]:
         """Type of the input's numbers."""
-        return self._dtype
+        return self._intake.dtype
 
     def prepare(self, photos: Sequence[Photo]) -> npt.NDArray[np.generic]:
         """Make photos ready for the network.
 
         Args:
-            photos: Paths or Pillow images of any size.
+            photos: Paths or Pillow images: of any size, but where the model takes camera
+                frames, of the size of a frame.
 
         Returns:
-            (N, H, W, 3) uint8, or (N, 3, H, W) float32 where the model takes that.
+            (N, `*input_shape`) of `input_dtype`: (N, H, W, 3) uint8; (N, 3, H, W) float32
+            where the model takes that; or camera frames, uint8.
 
         Raises:
-            InputError: An item is neither a path nor a Pillow image.
+            InputError: An item is neither a path nor a Pillow image, has not a frame's size,
+                or the model takes embeddings.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """
-        p = self._preprocess
-        pixels = np.empty((len(photos), p.height, p.width, 3), np.uint8)
-        for row, photo in zip(pixels, photos, strict=True):
-            if not isinstance(photo, (str, os.PathLike, Image.Image)):
-                raise InputError(
-                    f"a photo must be a path or a Pillow image, got {type(photo).__name__}; "
-                    "give arrays as one array, stacked"
-                )
-            row[:] = photo_pixels(photo, p)
-        return pixels if self._graph.input == "uint8" else normalize(pixels, p)
+        return self._intake.prepare(photos)
 
-    def predict(
-        self, images: Photo | Sequence[Photo] | npt.NDArray[np.generic]
-    ) -> Predictions:
+    def predict(self, images: Images) -> Predictions:
         """Classify images.
 
         Args:
             images: A photo (path or Pillow image), a list of photos, or an array of
-                `input_dtype`, ``(N, *input_shape)`` or ``input_shape``.
+                `input_dtype`, ``(N, *input_shape)`` or ``input_shape``. A model without
+                backbone takes embeddings, as an array only.
 
         Returns:
             One answer an image.
@@ -180,21 +137,19 @@ class Model:
             NonFiniteScoresError: The model answered NaN or infinity.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """
+        known = self._known  # once: another thread may swap it
         names = [name for name, _, _ in self._answers]
-        answer: dict[str, Any] = dict(
-            zip(names, self._runner.run(names, self._batch(images)), strict=True)
-        )
+        found = self._runner.run(names, self._intake.batch(images), known.held)
+        answer: dict[str, Any] = dict(zip(names, found, strict=True))
         if not np.isfinite(answer["scores"]).all():
             raise NonFiniteScoresError(
                 "the model answered NaN or infinity; check its input, or export it again"
             )
         if "known" in answer:
             answer["known"] = answer["known"].astype(np.bool_)
-        return Predictions(labels=self.labels, **answer)
+        return Predictions(labels=known.labels, **answer)
 
-    def embed(
-        self, images: Photo | Sequence[Photo] | npt.NDArray[np.generic]
-    ) -> npt.NDArray[np.float32]:
+    def embed(self, images: Images) -> npt.NDArray[np.float32]:
         """Embed images with the model's backbone.
 
         Args:
@@ -207,35 +162,147 @@ class Model:
             OutputMissingError: The model was exported without this output.
             InputError: An array has another shape or type.
         """
+        if self._graph.input == "embedding":
+            raise OutputMissingError(
+                "the model has no backbone: it takes embeddings, and makes none"
+            )
         if "embedding" not in self._outputs:
             raise OutputMissingError(
                 "the model has no output 'embedding'; "
                 "export it with: edge-imprint export HEAD --out MODEL.onnx --embedding"
             )
-        return self._runner.run(["embedding"], self._batch(images))[0]  # type: ignore[return-value]
+        batch, held = self._intake.batch(images), self._known.held
+        return self._runner.run(["embedding"], batch, held)[0]  # type: ignore[return-value]
 
-    def _batch(
-        self, images: Photo | Sequence[Photo] | npt.NDArray[np.generic]
-    ) -> npt.NDArray[np.generic]:
-        if not isinstance(images, np.ndarray):
-            one = isinstance(images, (str, os.PathLike, Image.Image))
-            if not one and not isinstance(images, Iterable):
-                raise InputError(
-                    "images must be photos (paths or Pillow images) or an array, "
-                    f"got {type(images).__name__}"
+    def teach(self, label: str, images: Images, *, proxies: int | None = None) -> Head:
+        """Add a class, or improve one; see `edge_imprint_runtime.teaching.teach`.
+
+        Photos are embedded one by one, so that what is taught does not depend on which lie
+        beside each other. Nothing is written; see `save_head`.
+
+        Args:
+            label: The class's name, new or known.
+            images: As in `predict`, at least one.
+            proxies: Taught proxies of the class at most; None for as many as the model has
+                room for.
+
+        Returns:
+            What the model knows now.
+
+        Raises:
+            NotTeachableError: The model, or its head's recipe, can't be taught.
+            HeadFileError: The head is not beside the model.
+            ParameterError: There is no room for another class, or so many proxies.
+            InputError, EmbeddingError, ContractValueError: As in `teaching.teach`.
+            UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
+        """
+        self.require_head()
+        if self._graph.input == "embedding":
+            return self.teach_embeddings(label, self._intake.batch(images), proxies=proxies)
+        if isinstance(images, np.ndarray):
+            one_by_one: Iterable[Any] = self._intake.batch(images)
+        elif isinstance(images, (str, os.PathLike, Image.Image)):
+            one_by_one = [images]
+        else:
+            one_by_one = images
+        rows = [self.embed(image) for image in one_by_one]
+        size = self.contract.embedding_size
+        return self.teach_embeddings(
+            label, np.concatenate([*rows, np.empty((0, size), np.float32)]), proxies=proxies
+        )
+
+    def teach_embeddings(
+        self, label: str, embeddings: npt.ArrayLike, *, proxies: int | None = None
+    ) -> Head:
+        """Teach what `embed` gave, image by image; arguments and errors as in `teach`.
+
+        Args:
+            label: The class's name.
+            embeddings: (n, D) finite numbers.
+            proxies: As in `teach`.
+
+        Returns:
+            What the model knows now.
+        """
+        self.require_head()
+        room = self._teachable().taught_proxies
+        if proxies is not None and proxies > room:
+            raise ParameterError(
+                f"the model has room for {room} taught proxies a class, got proxies="
+                f"{proxies}; give fewer, or export it again with a higher --taught-proxies"
+            )
+        count = room if proxies is None else proxies
+        return self._change(lambda head: teach(head, label, embeddings, proxies=count))
+
+    def forget(self, label: str) -> Head:
+        """Take a class away; see `edge_imprint_runtime.teaching.forget`.
+
+        Returns:
+            What the model knows now.
+
+        Raises:
+            NotTeachableError: The model can't be taught.
+            HeadFileError: The head is not beside the model.
+            ParameterError: There is no such class, or it can't be spared.
+        """
+        return self._change(lambda head: forget(head, label))
+
+    def save_head(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write what the model knows, atomically.
+
+        Args:
+            path: A head file, replaced where it is there; None for the one beside the model,
+                which `open_model` reads.
+
+        Returns:
+            The path.
+
+        Raises:
+            NotTeachableError, HeadFileError: As in `forget`.
+            OutputWriteError: It can't be written; what was there still is.
+        """
+        head = self.require_head()
+        return head.save(head_beside(self._where) if path is None else path, force=True)
+
+    def require_head(self) -> Head:
+        """Return what the model knows, or say why it can't be taught.
+
+        Returns:
+            `head`, which is there.
+
+        Raises:
+            NotTeachableError: The model was exported without --teachable.
+            HeadFileError: The head is not beside the model.
+        """
+        self._teachable()
+        head = self._known.head
+        if head is None:
+            raise HeadFileError(
+                f"teaching starts from the head beside the model, and there is no file "
+                f"{head_beside(self._where)}; copy it from where the model was exported"
+            )
+        return head
+
+    def _teachable(self) -> Teachable:
+        if self._graph.teachable is None:
+            raise NotTeachableError(
+                f"{self._where} was exported without --teachable, so that its classes can't "
+                "change; export it again with it"
+            )
+        return self._graph.teachable
+
+    def _change(self, change: Callable[[Head], Head]) -> Head:
+        with self._teaching:  # one after the other; predict goes on meanwhile
+            head = self.require_head()
+            changed, limit = change(head), self._teachable().max_classes
+            if len(changed.labels) > limit:
+                raise ParameterError(
+                    f"the model holds {limit} classes and knows {len(head.labels)}; forget "
+                    "one, or export it again with a higher --max-classes"
                 )
-            images = self.prepare(
-                [cast(Photo, images)] if one else list(cast(Iterable[Photo], images))
-            )
-        if images.shape == self._shape:
-            images = images[np.newaxis]
-        if images.dtype != self._dtype or images.shape[1:] != self._shape or not len(images):
-            shape = ", ".join(str(side) for side in self._shape)
-            raise InputError(
-                f"images must be {self._dtype} of shape (N, {shape}) with N >= 1, "
-                f"got {images.dtype} {images.shape}; prepare photos with Model.prepare"
-            )
-        return images
+            beside = head_beside(self._where)
+            self._known = knowing(changed, self.contract, self._runner, beside)
+            return changed
 
     def _check_graph(self, where: str) -> None:
         """Hold what the graph declares against what the metadata says."""
@@ -248,21 +315,18 @@ class Model:
                     f"{where}: the graph's output {name!r} is {kind} {list(shape)}, not "
                     f"{want} in {rank} dimensions; export the model again"
                 )
-        if len(self._runner.inputs) != 1:
+        teachable = self._graph.teachable
+        if len(self._runner.inputs) != 1 and (teachable is None or teachable.form != "input"):
             raise ModelFileError(f"{where}: the graph must have one input")
-        classes = self._runner.outputs["scores"][0][-1]
-        if classes != len(self.labels):
-            raise LabelCountError(
-                f"{where}: there are {len(self.labels)} labels, "
-                f"but the matrix has {classes} classes; export the model again"
-            )
+        if teachable is None:
+            classes = self._runner.outputs["scores"][0][-1]
+            if classes != len(self.contract.labels):
+                raise LabelCountError(
+                    f"{where}: there are {len(self.contract.labels)} labels, "
+                    f"but the matrix has {classes} classes; export the model again"
+                )
         shape, kind = next(iter(self._runner.inputs.values()))
-        want = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}[self._graph.input]
-        if kind != want or tuple(shape[1:]) != self._shape:
-            raise ModelFileError(
-                f"{where}: the graph's input is {kind} {list(shape)}, "
-                f"its metadata say {want} {list(self._shape)}; export the model again"
-            )
+        self._intake.check(shape, kind, where)
 
 
 def open_model(
@@ -271,7 +335,8 @@ def open_model(
     """Open a fused model.
 
     Args:
-        path: An ONNX file that `edge-imprint export` wrote.
+        path: An ONNX file that `edge-imprint export` wrote. Of a teachable model the head
+            file beside it (`head_beside`) says what it knows, if there is one.
         backend: ``auto`` (CUDA where this ONNX Runtime has it, else the CPU), ``cpu``,
             ``cuda`` or ``tensorrt``. The provider asked for is the one that runs.
         threads: Threads for one operator on the CPU; 0 lets ONNX Runtime choose.
@@ -281,6 +346,10 @@ def open_model(
 
     Raises:
         ModelFileError: The file is missing, is no ONNX model, or is not of our form.
+        UnsafeModelError: It claims what it does not hold, or wants other files.
+        HeadFileError: The head beside a teachable model can't be read, or is missing where the
+            model has no default.
+        HeadMismatchError: It does not fit the model.
         NoContractError, ContractVersionError, ContractKeyError, ContractValueError: Its
             metadata are not what this release reads.
         LabelCountError: Its labels don't match its matrix.
@@ -304,4 +373,7 @@ def open_model(
             )
     from edge_imprint_runtime.backends.ort import OrtRunner
 
-    return Model(OrtRunner(file, backend, threads), str(file))
+    runner, beside = OrtRunner(file, backend, threads), head_beside(file)
+    teachable = f"{PREFIX}teachable" in runner.metadata  # beside others it is just a file
+    head = Head.load(beside) if teachable and os.path.isfile(beside) else None
+    return Model(runner, str(file), head=head)

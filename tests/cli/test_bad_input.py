@@ -183,7 +183,7 @@ CASES = [
     ("export {d}/out --out {d}/out/m", 1, "is not a head file"),
     ("export {model} --out {d}/out/m", 1, "is not a head file"),
     ("export {bare} --out {d}/out/m", 1, "the head does not say which backbone"),
-    ("export {head} --out {d}/out/m --input frame", 2, "input='frame' is not available"),
+    ("export {head} --out {d}/out/m --input frame", 2, "can be resized by 'linear' only"),
     ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
     ("verify {model} --head {other} --images {photos}", 1, "does not decide as its head"),
     ("verify {model} --head {named} --images {photos}", 1, "labels are not the head's"),
@@ -193,8 +193,8 @@ CASES = [
     # predict, inspect
     ("predict {d}/gone {photo}", 1, "there is no model file"),
     ("predict {long} {photo}", 1, "there is no model file"),
-    ("predict {d}/garbage {photo}", 1, "can't load"),
-    ("predict {d}/nothing {photo}", 1, "can't load"),
+    ("predict {d}/garbage {photo}", 1, "is not an ONNX model"),
+    ("predict {d}/nothing {photo}", 1, "is not an ONNX model"),
     ("predict {head} {photo}", 1, "is a head, not a model"),
     ("predict {foreign} {photo}", 1, "carries no edge-imprint metadata"),
     ("predict {newer} {photo}", 1, "version '99', this release reads version '1'"),
@@ -208,8 +208,8 @@ CASES = [
     ("predict {model} {photo} --threads -1", 2, "threads must be an integer from 0 to"),
     ("inspect {d}/gone", 1, "there is no model or head file"),
     ("inspect {d}/out", 1, "is a folder; name a model or head file"),
-    ("inspect {d}/garbage", 1, "can't load"),
-    ("inspect {d}/nothing", 1, "can't load"),
+    ("inspect {d}/garbage", 1, "is not an ONNX model"),
+    ("inspect {d}/nothing", 1, "is not an ONNX model"),
     ("inspect {foreign}", 1, "carries no edge-imprint metadata"),
     ("inspect {newer}", 1, "version '99'"),
     # bench
@@ -238,7 +238,9 @@ CASES = [
 
 
 STEPS = ("loading the backbone", "embedding", "choosing proxies", "imprinting", "reading")
-PROGRESS = {f"{step} ..." for step in (*STEPS, "choosing the shrinkage", "holding out photos")}
+STEPS += ("bringing it into the target's form", "comparing with float32")
+LATER = ("choosing the shrinkage", "holding out photos", "comparing", "other ways to run it")
+PROGRESS = {f"{step} ..." for step in (*STEPS, *LATER)}
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

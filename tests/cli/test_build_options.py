@@ -32,6 +32,7 @@ KEYS = {
     "proxies_by_class",
     "accuracy_by_k",
     "calibration",
+    "held_out",
     "skipped",
     "notes",
     "device",

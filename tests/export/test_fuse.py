@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from edge_imprint_export import embedder, fuse, headless
 from edge_imprint_export.graph import parse, to_bytes
-from edge_imprint_export.head_nodes import padded_rows, slots_of
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.images import normalize
@@ -156,15 +155,6 @@ def test_every_normalization(
     proxies = np.random.default_rng(0).standard_normal((4, 8)) / 3
     head = Head(proxies, range(4), list("abcd"), Rule(embedding_norm="l2"), backbone=info)
     check_against_oracle(tiny_backbone, bare, head, "uint8", random_pixels())
-
-
-def test_padding_repeats_a_classs_first_proxy() -> None:
-    proxies = np.arange(12, dtype=np.float32).reshape(6, 2)
-    head = Head(proxies, [0, 1, 1, 1, 2, 2], ["a", "b", "c"])
-    assert slots_of(head) == 3
-    rows, padding = padded_rows(head)
-    assert rows.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 4]
-    assert np.flatnonzero(padding).tolist() == [1, 2, 8]
 
 
 def test_embedder_and_headless_give_the_embedding_of_the_fused_model(

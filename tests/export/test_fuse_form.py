@@ -14,13 +14,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_imprint_export import embedder, fuse, headless, save
 from edge_imprint_export.graph import parse, to_bytes
-from edge_imprint_runtime import BackboneInfo, Head, Preprocess, open_model
+from edge_imprint_runtime import BackboneInfo, Frame, Head, Preprocess, open_model
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.contract import decode
 from edge_imprint_runtime.errors import (
     BackboneExportError,
     BackboneMismatchError,
     NoContractError,
+    NotCalibratedError,
     OutputExistsError,
     ParameterError,
     UnsupportedOptionError,
@@ -194,14 +195,20 @@ def test_save(tiny_backbone: bytes, make_head: MakeHead, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"input": "frame"}, UnsupportedOptionError),
-        ({"teachable": True}, UnsupportedOptionError),
+        ({"input": "frame"}, ParameterError),
+        ({"frame": Frame("rgb", 16, 16)}, ParameterError),
+        ({"input": "embedding"}, ParameterError),
+        ({"precision": "int4"}, ParameterError),
+        ({"head_precision": "bf16"}, ParameterError),
+        ({"target": "jetpack-4"}, ParameterError),
+        ({"outputs": ("scores", "label", "known")}, NotCalibratedError),
+        ({"outputs": ("scores", "label", "proxy"), "teachable": True}, UnsupportedOptionError),
         ({"input": "int8"}, ParameterError),
         ({"input": "UINT8"}, ParameterError),
         ({"outputs": ()}, ParameterError),
         ({"outputs": ("scores",)}, ParameterError),
         ({"outputs": ("label", "embedding")}, ParameterError),
-        ({"outputs": ("scores", "label", "proxy")}, ParameterError),
+        ({"outputs": ("scores", "label", "logits")}, ParameterError),
         ({"outputs": "scores"}, ParameterError),
     ],
 )

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import parse, to_bytes
-from edge_imprint_export.verify import compare
+from edge_imprint_export.proof.verify import compare
 from edge_imprint_runtime import BackboneInfo, Head, Predictions, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.contract import decode
@@ -213,6 +213,7 @@ def test_the_dialect_of_every_rule(
         "ReduceMin",
     }
     allowed |= {"ReduceSumSquare", "Reshape", "Softmax", "Sub", "TopK", "Transpose", "Where"}
+    allowed |= {"Concat", "Slice"}  # ragged classes
     assert kinds <= allowed
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     for node in graph.node:
@@ -250,6 +251,30 @@ def test_outputs_of_a_calibrated_model(tiny_backbone: bytes, make_head: MakeHead
         "embedding": ("float32", ["N", 8]),
     }
     assert list(found) == ["scores", "label", "known", "probability", "embedding"]
+
+
+@pytest.mark.parametrize("target", ["portable", "jetpack-5.1", "onnxruntime"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "exact"])
+@pytest.mark.parametrize("distance", ["inner_product", "cosine", "euclidean", "mahalanobis"])
+def test_a_head_in_fewer_bits(
+    tiny_backbone: bytes, make_head: MakeHead, target: str, precision: str, distance: str
+) -> None:
+    head = make_head(20, 5, center=True, transform=True, calibrated=True, distance=distance)
+    assert head.backbone is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 16, 16, 3), np.uint8)
+    floats = normalize(pixels, head.backbone.preprocess)
+    rows = OrtRunner(tiny_backbone, "cpu", threads=1).run(["embedding"], floats)[0]
+    model = fuse(tiny_backbone, head, target=target, head_precision=precision)
+    answer, want = answers(model, head, pixels), head.scores(rows)
+    scale = max(1, np.abs(want).max())
+    assert (
+        np.abs(answer.scores - want).max() <= (1e-3 if precision == "fp16" else 0.02) * scale
+    )
+    agreement = (answer.label == head.predict(rows)).mean()
+    assert agreement >= (1 if precision == "exact" else 0.95)
+    contract = decode({p.key: p.value for p in model.metadata_props}, model=True)
+    assert contract.graph is not None
+    assert contract.graph.head_precision == precision
 
 
 @every_rule

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edge_imprint import Backbone, build
-from edge_imprint_export.glyphnet import conv_stack
+from edge_imprint_export.backbone.glyphnet import conv_stack
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.errors import EmbeddingError, NoImagesError, TooManyBrokenError
 

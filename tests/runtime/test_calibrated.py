@@ -119,7 +119,7 @@ def test_predict_says_unknown(
     assert any("unknown" in line for line in want)
     assert said(capsys, "predict", file, tmp_path / "photos").splitlines() == want
     lines = said(capsys, "predict", file, tmp_path / "photos", "--json").splitlines()
-    keys = {"path", "label", "index", "score", "nearest", "known", "probability"}
+    keys = {"path", "label", "index", "score", "nearest", "known", "probability", "proxy"}
     assert len(lines) == len(answers)
     for line in map(json.loads, lines):
         assert set(line) == keys

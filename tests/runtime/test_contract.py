@@ -14,7 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge_imprint_runtime import BackboneInfo, Contract, GraphInfo, Preprocess, Rule
-from edge_imprint_runtime.contract import MAX_LABEL_BYTES, MAX_LABELS, VERSION, decode, encode
+from edge_imprint_runtime.contract import (
+    MAX_LABEL_BYTES,
+    MAX_LABELS,
+    VERSION,
+    Frame,
+    Teachable,
+    decode,
+    encode,
+)
 from edge_imprint_runtime.contract.codec import (
     HEAD_KEYS,
     MODEL_KEYS,
@@ -61,8 +69,39 @@ BACKBONES = st.builds(
     digest=st.text("0123456789abcdef", min_size=64, max_size=64),
     preprocess=PREPROCESSES,
 )
-GRAPHS = st.builds(
-    GraphInfo, input=st.sampled_from(["uint8", "float32"]), slots=st.integers(1, MAX_SLOTS)
+PAIRED = st.integers(1, MAX_SIDE_PIXELS // 2).map(lambda half: 2 * half)
+FRAMES = (
+    st.builds(Frame, format=st.sampled_from(["rgb", "bgr"]), height=SIDES, width=SIDES)
+    | st.builds(Frame, format=st.sampled_from(["rgb", "bgr"]))
+    | st.builds(
+        Frame,
+        format=st.sampled_from(["nv12", "yuyv"]),
+        height=PAIRED,
+        width=PAIRED,
+        matrix=st.sampled_from(["bt601", "bt709"]),
+        levels=st.sampled_from(["limited", "full"]),
+    )
+)
+TEACHABLES = st.builds(
+    Teachable,
+    form=st.sampled_from(["default", "input"]),
+    max_classes=st.integers(1, MAX_LABELS),
+    taught_proxies=st.integers(1, MAX_SLOTS),
+)
+PRECISION = st.sampled_from(["fp32", "fp16", "int8"])
+INPUT = st.sampled_from(["uint8", "float32", "embedding"])
+SLOTS = st.integers(1, MAX_SLOTS)
+GRAPHS = (
+    st.builds(
+        GraphInfo,
+        input=INPUT,
+        slots=SLOTS,
+        precision=PRECISION,
+        head_precision=PRECISION | st.just("exact"),
+        target=st.from_regex(r"\A[a-z0-9][a-z0-9.-]{0,63}\Z"),
+    )
+    | st.builds(GraphInfo, input=st.just("frame"), slots=SLOTS, frame=FRAMES)
+    | st.builds(GraphInfo, input=INPUT, slots=SLOTS, teachable=TEACHABLES)
 )
 RULES = st.builds(Rule, embedding_norm=st.sampled_from(["none", "l2"])) | st.builds(
     Rule,
@@ -112,7 +151,8 @@ def test_model_contract_round_trip(
     contract = dataclasses.replace(contract, backbone=backbone, graph=graph)
     text = encode(contract)
     assert decode(text, model=True) == contract
-    optional = () if contract.temperature is None else OPTIONAL_KEYS
+    optional = [*(() if contract.temperature is None else OPTIONAL_KEYS)]
+    optional += [] if graph.teachable is None else ["teachable"]
     assert set(text) == {PREFIX + key for key in (*MODEL_KEYS, *optional)}
 
 
@@ -133,7 +173,58 @@ def test_metadata_are_spelled_as_documented() -> None:
         "edge_imprint.input": "uint8 NHWC RGB",
         "edge_imprint.slots": "20",
         "edge_imprint.precision": "fp32",
+        "edge_imprint.head_precision": "fp32",
+        "edge_imprint.target": "portable",
     }
+
+
+@pytest.mark.parametrize(
+    ("graph", "key", "text"),
+    [
+        (GraphInfo("float32", 1), "input", "float32 NCHW RGB"),
+        (GraphInfo("embedding", 1), "input", "float32 embedding"),
+        (GraphInfo("frame", 1, frame=Frame("bgr")), "input", "frame bgr any"),
+        (
+            GraphInfo("frame", 1, frame=Frame("rgb", 720, 1280)),
+            "input",
+            "frame rgb 720x1280",
+        ),
+        (
+            GraphInfo("frame", 1, frame=Frame("nv12", 720, 1280, "bt709", "full")),
+            "input",
+            "frame nv12 720x1280 bt709 full",
+        ),
+        (GraphInfo("uint8", 1, "int8", "exact"), "precision", "int8"),
+        (GraphInfo("uint8", 1, "int8", "exact"), "head_precision", "exact"),
+        (GraphInfo("uint8", 1, target="jetpack-6.2"), "target", "jetpack-6.2"),
+        (GraphInfo("uint8", 1, teachable=Teachable()), "teachable", "default 256 5"),
+        (
+            GraphInfo("uint8", 1, teachable=Teachable("input", 10, 1)),
+            "teachable",
+            "input 10 1",
+        ),
+    ],
+)
+def test_graphs_are_spelled_as_documented(graph: GraphInfo, key: str, text: str) -> None:
+    contract = dataclasses.replace(MODEL, graph=graph)
+    written = encode(contract)
+    assert written[PREFIX + key] == text
+    assert decode(written, model=True) == contract
+
+
+def test_a_model_of_a_head_alone_may_not_know_its_backbone() -> None:
+    bare = dataclasses.replace(MODEL, backbone=None, graph=GraphInfo("embedding", 1))
+    assert decode(encode(bare), model=True) == bare
+    with pytest.raises(ContractKeyError, match=r"lacks the key edge_imprint\.backbone$"):
+        decode(encode(bare) | {PREFIX + "input": "uint8 NHWC RGB"}, model=True)
+    half = encode(bare) | {PREFIX + "backbone": "demo"}
+    with pytest.raises(ContractKeyError, match=r"lacks the key edge_imprint\.backbone_"):
+        decode(half, model=True)
+
+
+def test_a_head_is_not_teachable() -> None:
+    with pytest.raises(ContractKeyError, match=r"unknown key 'edge_imprint\.teachable'"):
+        decode(encode(BARE_HEAD) | {PREFIX + "teachable": "default 256 5"}, model=False)
 
 
 def test_labels_are_spelled_as_they_are() -> None:
@@ -193,13 +284,15 @@ def test_head_does_not_take_a_models_keys() -> None:
         decode(encode(MODEL), model=False)
 
 
-def test_notes_and_other_tools_keys_are_not_looked_at() -> None:
+def test_notes_are_kept_and_other_tools_keys_not_looked_at() -> None:
     text = encode(MODEL) | {
         NOTE_PREFIX + "by": "x" * 10_000,
         "other": "\0",
         "edge_imprint": "",
     }
-    assert decode(text, model=True) == MODEL
+    noted = dataclasses.replace(MODEL, notes=(("by", "x" * 10_000),))
+    assert decode(text, model=True) == noted
+    assert encode(noted)[NOTE_PREFIX + "by"] == "x" * 10_000
 
 
 RULE = encode(MODEL)[PREFIX + "rule"]
@@ -287,7 +380,27 @@ def test_late_duplicate_among_many_labels() -> None:
         (lambda: Preprocess(16, 16, mean=(0, 0)), ContractValueError),  # type: ignore[arg-type]
         (lambda: BackboneInfo("a", "b", "c", Preprocess(1, 1)), ContractValueError),
         (lambda: GraphInfo("frame", 1), ContractValueError),
-        (lambda: GraphInfo("uint8", 1, "int8"), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, "int4"), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, "exact"), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, head_precision="bf16"), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, target="Jetson Orin"), ContractValueError),
+        (lambda: GraphInfo("uint8", 1, frame=Frame("rgb")), ContractValueError),
+        (
+            lambda: GraphInfo("uint8", 1, head_precision="int8", teachable=Teachable()),
+            ContractValueError,
+        ),
+        (lambda: Frame("i420", 2, 2), ContractValueError),
+        (lambda: Frame("rgb", 0, 2), ContractValueError),
+        (lambda: Frame("rgb", 2, 8193), ContractValueError),
+        (lambda: Frame("nv12"), ContractValueError),
+        (lambda: Frame("nv12", 3, 2), ContractValueError),
+        (lambda: Frame("yuyv", 2, 3), ContractValueError),
+        (lambda: Frame("rgb", 2, 2, "bt709"), ContractValueError),
+        (lambda: Frame("nv12", 2, 2, "bt2020"), ContractValueError),
+        (lambda: Frame("nv12", 2, 2, levels="tv"), ContractValueError),
+        (lambda: Teachable("refit"), ContractValueError),
+        (lambda: Teachable(max_classes=0), ContractValueError),
+        (lambda: Teachable(taught_proxies=True), ContractValueError),
         (lambda: dataclasses.replace(MODEL, embedding_size=0), ContractValueError),
         (lambda: dataclasses.replace(MODEL, labels=(1,)), ContractValueError),
     ],

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from edge_imprint_runtime import BackboneInfo, Contract, GraphInfo, Preprocess, Rule
-from edge_imprint_runtime.contract import MAX_LABEL_BYTES, decode, encode
+from edge_imprint_runtime.contract import MAX_LABEL_BYTES, Teachable, decode, encode
 from edge_imprint_runtime.contract.codec import PREFIX
 from edge_imprint_runtime.contract.spec import MAX_TEXT_BYTES
 from edge_imprint_runtime.errors import ContractValueError
@@ -21,7 +21,7 @@ MODEL = encode(
         embedding_size=8,
         recipe="given",
         backbone=BackboneInfo("tiny", "packaged", DIGEST, Preprocess(16, 16)),
-        graph=GraphInfo("uint8", 20),
+        graph=GraphInfo("uint8", 20, teachable=Teachable()),
         temperature=0.25,
     )
 )
@@ -88,10 +88,22 @@ MALFORMED = {
     "backbone_weights": NOT_TEXTS,
     "backbone_digest": ["", "0" * 63, "0" * 65, "g" * 64, DIGEST.upper(), DIGEST + "\n"],
     "preprocess": NOT_STEPS,
-    "input": ["", "uint8", "uint8 NCHW RGB", "uint8 NHWC BGR", "float32 NHWC RGB", "\ud800"],
+    "input": [
+        *("", "uint8", "uint8 NCHW RGB", "uint8 NHWC BGR", "float32 NHWC RGB", "\ud800"),
+        *("frame", "frame rgb", "frame rgb 0x0", "frame rgb 720", "frame nv12 any"),
+        *("frame rgb any bt601 limited", "frame rgb 720x1280 bt601 limited"),
+        *("frame nv12 720x1280", "frame nv12 720x1280 bt601", "frame yuyv 2x3 bt601 full"),
+        "frame i420 2x2 bt601 limited",
+    ],
     "slots": [*NOT_COUNTS, "1048577"],
     "temperature": ["", "0", "-1", "+1", "1e13", "nan", *NOT_NUMBERS[:5], *OTHER_DIGITS],
-    "precision": ["", "fp16", "FP32", "x" * 5_000],
+    "precision": ["", "fp64", "FP32", "exact", "x" * 5_000],
+    "head_precision": ["", "fp8", "Exact", "fp16 "],
+    "target": ["", "Jetpack", "-6", "jetpack 6", "x" * 65, "\ud800"],
+    "teachable": [
+        *("", "default", "default 256", "default 256 5 1", "none 256 5", "default 0 5"),
+        *("default 65537 5", "default 256 0", "default 256  5", "Input 1 1"),
+    ],
 }
 CASES = [
     pytest.param(key, value, id=f"{key}-{number}")

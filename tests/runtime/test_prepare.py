@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from timm.data import create_transform
 
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import ImageTooLargeError
+from edge_imprint_runtime.geometry import Span, spans
 from edge_imprint_runtime.images import normalize, prepare
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -149,3 +152,79 @@ def test_normalize_by_hand() -> None:
     pixels = np.array([[[[0, 51, 255], [255, 102, 0]]]], np.uint8)
     want = [[[[-1.0, 1.0]], [[0.2, 0.4]], [[0.0, -10.0]]]]
     np.testing.assert_allclose(normalize(pixels, preprocess), want, rtol=1e-6)
+
+
+def linear_side(side: int, size: int, scale: Fraction) -> tuple[int, int, int, int]:
+    """Say of one side what docs/frames.md says, in fractions: start, length, made, before."""
+    if size * scale <= side:
+        length = math.ceil(size * scale)
+        return (side - length) // 2, length, size, 0
+    made = min(size, max(1, math.floor(side / scale + Fraction(1, 2))))
+    return 0, side, made, (size - made) // 2
+
+
+def linear_oracle(photo: Image.Image, p: Preprocess) -> npt.NDArray[np.float64]:
+    """Interpolate pixel by pixel, before rounding."""
+    pixels = np.asarray(photo).astype(float)
+    rows, columns = (
+        Fraction(photo.height, p.resize_height),
+        Fraction(photo.width, p.resize_width),
+    )
+    if p.resize != "stretch":
+        rows = columns = (min if p.resize == "crop" else max)(rows, columns)
+    top, height, made_rows, before = linear_side(photo.height, p.height, rows)
+    left, width, made_columns, beside = linear_side(photo.width, p.width, columns)
+    fill = [round(255 * value) if p.resize == "pad" else 0 for value in p.mean]
+    out = np.tile(np.array(fill, float), (p.height, p.width, 1))
+    for i in range(made_rows):
+        y = min(max((i + 0.5) * height / made_rows - 0.5, 0), height - 1)
+        for j in range(made_columns):
+            x = min(max((j + 0.5) * width / made_columns - 0.5, 0), width - 1)
+            near = 0.0
+            for row, share in ((int(y), 1 - y % 1), (min(int(y) + 1, height - 1), y % 1)):
+                line = pixels[top + row]
+                after = min(int(x) + 1, width - 1)
+                near += share * (
+                    (1 - x % 1) * line[left + int(x)] + x % 1 * line[left + after]
+                )
+            out[before + i, beside + j] = near
+    return out
+
+
+@given(
+    resize=st.sampled_from(["crop", "stretch", "pad"]),
+    sides=st.tuples(*[st.integers(1, 14)] * 4),
+    photo=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_linear(resize: str, sides: tuple[int, int, int, int], photo: tuple[int, int]) -> None:
+    preprocess = Preprocess(
+        sides[0], sides[1], resize, sides[2], sides[3], "linear", mean=MEAN
+    )
+    pixels = prepare(noise(*photo), preprocess)
+    assert pixels.shape == (*sides[:2], 3)
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels - linear_oracle(noise(*photo), preprocess)).max() <= 0.5 + 1e-9
+
+
+@given(height=st.integers(8, 60), width=st.integers(8, 60), more=st.integers(0, 40))
+def test_linear_enlarges_as_bilinear_does(height: int, width: int, more: int) -> None:
+    """Where nothing is thrown away there is nothing to antialias."""
+    photo = noise(height, width)
+    size = height + more, width + 2 * more
+    linear = prepare(photo, Preprocess(*size, interpolation="linear"))
+    bilinear = prepare(photo, Preprocess(*size, interpolation="bilinear"))
+    assert np.abs(linear.astype(int) - bilinear).max() <= 1
+    assert np.array_equal(linear, np.asarray(photo)) or more
+
+
+def test_linear_of_a_camera_s_frame() -> None:
+    """1280 x 720 to 224 by way of 256: the middle 630 x 630, every 2.8th pixel."""
+    rows, columns = spans(720, 1280, Preprocess(224, 224, "crop", 256, 256, "linear"))
+    assert rows == Span(45, 630, 224, 0)
+    assert columns == Span(325, 630, 224, 0)
+
+
+def test_linear_takes_strips_that_others_refuse() -> None:
+    strip = Image.new("RGB", (1_000_000, 1), (7, 8, 9))
+    pixels = prepare(strip, Preprocess(256, 256, resize="crop", interpolation="linear"))
+    assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[7, 8, 9]]

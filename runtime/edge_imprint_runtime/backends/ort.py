@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,17 @@ from edge_imprint_runtime.errors import (
     ModelFileError,
     ProviderError,
 )
+from edge_imprint_runtime.onnx_scan import check_model_file
 
-__all__ = ["OrtRunner"]
+__all__ = ["OPTIMIZATIONS", "OrtRunner"]
+
+# How far the graph may be rewritten -> ONNX Runtime's name of it.
+OPTIMIZATIONS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -37,14 +47,23 @@ class OrtRunner:
         backend: ``auto`` (CUDA where this ONNX Runtime has it, else the CPU), ``cpu``,
             ``cuda`` or ``tensorrt``.
         threads: Threads for one operator; 0 lets ONNX Runtime choose.
+        optimization: How far ONNX Runtime may rewrite the graph, of `OPTIMIZATIONS`.
 
     Raises:
         MissingPackageError: ONNX Runtime is not installed.
         ProviderError: The provider is not in this ONNX Runtime, or does not start.
         ModelFileError: ONNX Runtime can't load the model.
+        UnsafeModelError: The file claims what it does not hold, or wants other files.
     """
 
-    def __init__(self, model: Path | bytes, backend: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        backend: str = "auto",
+        threads: int = 0,
+        *,
+        optimization: str = "all",
+    ) -> None:
         # From 1.29 on, ONNX Runtime's official builds report each session to their maker,
         # unless this is set before they are loaded. Its owner may set it to 0.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -58,23 +77,40 @@ class OrtRunner:
         options = ort.SessionOptions()
         options.log_severity_level = _ERROR_ONLY
         options.intra_op_num_threads = threads
+        options.graph_optimization_level = getattr(
+            ort.GraphOptimizationLevel, OPTIMIZATIONS[optimization]
+        )
         self._session = self._open(model, options)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.inputs = {
             i.name: (tuple(i.shape), str(i.type)) for i in self._session.get_inputs()
+        }
+        self.defaults = {
+            i.name: (tuple(i.shape), str(i.type))
+            for i in self._session.get_overridable_initializers()
         }
         self.outputs = {
             o.name: (tuple(o.shape), str(o.type)) for o in self._session.get_outputs()
         }
         self._input_name = next(iter(self.inputs), "")
 
+    def hold(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
+        """Put arrays where the provider reads them; see `Runner.hold`."""
+        if self.provider == _PROVIDERS["cpu"]:
+            return dict(arrays)  # read where they lie
+        copy = self._ort.OrtValue.ortvalue_from_numpy
+        return {name: copy(array, "cuda", 0) for name, array in arrays.items()}
+
     def run(
-        self, names: list[str], images: npt.NDArray[np.generic]
+        self,
+        names: list[str],
+        images: npt.NDArray[np.generic],
+        held: Mapping[str, Any] | None = None,
     ) -> list[npt.NDArray[np.generic]]:
         """Run the model; see `Runner.run`."""
         try:
             result: list[npt.NDArray[np.generic]] = self._session.run(
-                names, {self._input_name: images}
+                names, {self._input_name: images, **(held or {})}
             )
         except Exception as error:  # ONNX Runtime's own exceptions share no base of theirs
             raise InputError(
@@ -83,6 +119,8 @@ class OrtRunner:
         return result
 
     def _open(self, model: Path | bytes, options: Any) -> Any:
+        if isinstance(model, Path):
+            check_model_file(model)
         source = model if isinstance(model, bytes) else str(model)
         providers = [self.provider]
         if self.provider != _PROVIDERS["cpu"]:

@@ -11,9 +11,11 @@ from edge_imprint_runtime.contract.spec import (
     VERSION,
     BackboneInfo,
     Contract,
+    Frame,
     GraphInfo,
     Preprocess,
     Rule,
+    Teachable,
 )
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "VERSION",
     "BackboneInfo",
     "Contract",
+    "Frame",
     "GraphInfo",
     "Preprocess",
     "Rule",
+    "Teachable",
     "decode",
     "encode",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from edge_imprint_runtime.contract.spec import (
     MAX_LABEL_BYTES,
@@ -15,9 +15,11 @@ from edge_imprint_runtime.contract.spec import (
     VERSION,
     BackboneInfo,
     Contract,
+    Frame,
     GraphInfo,
     Preprocess,
     Rule,
+    Teachable,
     rule_fields,
 )
 from edge_imprint_runtime.errors import (
@@ -33,9 +35,11 @@ __all__ = [
     "HEAD_KEYS",
     "MODEL_KEYS",
     "OPTIONAL_KEYS",
+    "OPTIONAL_MODEL_KEYS",
     "PREFIX",
     "decode",
     "encode",
+    "format_frame",
     "format_preprocess",
     "parse_preprocess",
 ]
@@ -46,12 +50,17 @@ NOTE_PREFIX = PREFIX + "note."
 
 HEAD_KEYS = ("version", "labels", "rule", "recipe", "embedding_size")
 BACKBONE_KEYS = ("backbone", "backbone_weights", "backbone_digest", "preprocess")
-GRAPH_KEYS = ("input", "slots", "precision")
+GRAPH_KEYS = ("input", "slots", "precision", "head_precision", "target")
 MODEL_KEYS = HEAD_KEYS + BACKBONE_KEYS + GRAPH_KEYS
-# There in what is calibrated, and only there.
+# There in what is calibrated, and only there; and in a teachable model.
 OPTIONAL_KEYS = ("temperature",)
+OPTIONAL_MODEL_KEYS = (*OPTIONAL_KEYS, "teachable")
 
-_INPUT_TEXT = {"uint8": "uint8 NHWC RGB", "float32": "float32 NCHW RGB"}
+_INPUT_TEXT = {
+    "uint8": "uint8 NHWC RGB",
+    "float32": "float32 NCHW RGB",
+    "embedding": "float32 embedding",
+}
 _NUMBER = r"[0-9]{1,20}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?"
 # JSON may spell one character in six bytes, and wants quotes, commas and brackets.
 _MAX_LABELS_TEXT = MAX_LABELS * (6 * MAX_LABEL_BYTES + 4)
@@ -79,12 +88,25 @@ def encode(contract: Contract) -> dict[str, str]:
         text["backbone_digest"] = contract.backbone.digest
         text["preprocess"] = format_preprocess(contract.backbone.preprocess)
     if contract.graph is not None:
-        text["input"] = _INPUT_TEXT[contract.graph.input]
-        text["slots"] = str(contract.graph.slots)
-        text["precision"] = contract.graph.precision
+        text |= _encode_graph(contract.graph)
     if contract.temperature is not None:
         text["temperature"] = repr(float(contract.temperature))
-    return {PREFIX + key: value for key, value in text.items()}
+    notes = {NOTE_PREFIX + key: value for key, value in contract.notes}
+    return {PREFIX + key: value for key, value in text.items()} | notes
+
+
+def _encode_graph(graph: GraphInfo) -> dict[str, str]:
+    text = {
+        "input": _INPUT_TEXT.get(graph.input) or format_frame(graph.frame or Frame("rgb")),
+        "slots": str(graph.slots),
+        "precision": graph.precision,
+        "head_precision": graph.head_precision,
+        "target": graph.target,
+    }
+    if graph.teachable is not None:
+        t = graph.teachable
+        text["teachable"] = f"{t.form} {t.max_classes} {t.taught_proxies}"
+    return text
 
 
 def decode(metadata: Mapping[str, str], *, model: bool, where: str = "this file") -> Contract:
@@ -118,7 +140,12 @@ def decode(metadata: Mapping[str, str], *, model: bool, where: str = "this file"
         _check_version(text.get("version"))
         _check_keys(text, model)
         _check_sizes(text)
-        return _decode(text)
+        notes = sorted(
+            (key[len(NOTE_PREFIX) :], value)
+            for key, value in metadata.items()
+            if key.startswith(NOTE_PREFIX)
+        )
+        return replace(_decode(text), notes=tuple(notes))
     except EdgeImprintError as error:
         raise type(error)(f"{where}: {error}") from error
 
@@ -133,16 +160,7 @@ def _decode(text: Mapping[str, str]) -> Contract:
             preprocess=parse_preprocess(text["preprocess"]),
         )
     if "input" in text:
-        inputs = {value: key for key, value in _INPUT_TEXT.items()}
-        if text["input"] not in inputs:
-            raise ContractValueError(
-                f"input must be one of {sorted(inputs)}, got {text['input'][:80]!r}"
-            )
-        graph = GraphInfo(
-            input=inputs[text["input"]],
-            slots=_integer("slots", text["slots"]),
-            precision=text["precision"],
-        )
+        graph = _decode_graph(text)
     return Contract(
         labels=_decode_labels(text["labels"]),
         rule=_decode_rule(text["rule"]),
@@ -151,6 +169,24 @@ def _decode(text: Mapping[str, str]) -> Contract:
         backbone=backbone,
         graph=graph,
         temperature=_decode_temperature(text.get("temperature")),
+    )
+
+
+def _decode_graph(text: Mapping[str, str]) -> GraphInfo:
+    inputs = {value: key for key, value in _INPUT_TEXT.items()}
+    frame = _decode_frame(text["input"]) if text["input"].startswith("frame ") else None
+    if frame is None and text["input"] not in inputs:
+        raise ContractValueError(
+            f"input must be one of {sorted(inputs)} or a frame, got {text['input'][:80]!r}"
+        )
+    return GraphInfo(
+        input="frame" if frame is not None else inputs[text["input"]],
+        slots=_integer("slots", text["slots"]),
+        precision=text["precision"],
+        head_precision=text["head_precision"],
+        target=text["target"],
+        frame=frame,
+        teachable=_decode_teachable(text.get("teachable")),
     )
 
 
@@ -164,12 +200,15 @@ def _check_version(version: str | None) -> None:
 
 
 def _check_keys(text: Mapping[str, str], model: bool) -> None:
-    required = set(MODEL_KEYS if model else HEAD_KEYS)
-    # A head carries all of its backbone's keys or none (made from bare embeddings).
-    if not model and text.keys() & set(BACKBONE_KEYS):
+    required = set(HEAD_KEYS + GRAPH_KEYS if model else HEAD_KEYS)
+    # Of what takes embeddings, a head or a model of a head alone, the backbone may be unknown:
+    # all of its keys, or none.
+    bare = not model or text.get("input") == _INPUT_TEXT["embedding"]
+    if not bare or text.keys() & set(BACKBONE_KEYS):
         required |= set(BACKBONE_KEYS)
     missing = sorted(required - text.keys())
-    unknown = sorted(text.keys() - required - set(OPTIONAL_KEYS))
+    optional = set(OPTIONAL_MODEL_KEYS if model else OPTIONAL_KEYS)
+    unknown = sorted(text.keys() - required - optional)
     if missing:
         raise ContractKeyError(f"the metadata lacks the key {PREFIX}{missing[0]}")
     if unknown:
@@ -212,6 +251,44 @@ def _decode_temperature(text: str | None) -> float | None:
     if not re.fullmatch(_NUMBER, text):
         raise ContractValueError(f"temperature must be a number, got {text[:40]!r}")
     return float(text)
+
+
+def format_frame(frame: Frame) -> str:
+    """Write a camera's frame as the contract's line, such as ``frame nv12 720x1280 ...``."""
+    size = "any" if frame.any_size else f"{frame.height}x{frame.width}"
+    colour = f" {frame.matrix} {frame.levels}" if frame.is_yuv else ""
+    return f"frame {frame.format} {size}{colour}"
+
+
+def _decode_frame(text: str) -> Frame:
+    words = text.split(" ")[1:]
+    if len(words) not in (2, 4):
+        raise ContractValueError(
+            "input of frames must read 'frame FORMAT HEIGHTxWIDTH' or "
+            f"'frame FORMAT HEIGHTxWIDTH MATRIX LEVELS', got {text[:80]!r}"
+        )
+    height, width = (0, 0) if words[1] == "any" else _size("frame", words[1])
+    frame = Frame(words[0], height, width, *words[2:])
+    if frame.is_yuv != (len(words) == 4):
+        raise ContractValueError(
+            f"input {text[:80]!r}: matrix and levels are there for nv12 and yuyv, only"
+        )
+    return frame
+
+
+def _decode_teachable(text: str | None) -> Teachable | None:
+    if text is None:
+        return None
+    words = text.split(" ")
+    if len(words) != 3:
+        raise ContractValueError(
+            f"teachable must read 'FORM CLASSES PROXIES', got {text[:80]!r}"
+        )
+    return Teachable(
+        words[0],
+        _integer("teachable max_classes", words[1]),
+        _integer("teachable taught_proxies", words[2]),
+    )
 
 
 def format_preprocess(preprocess: Preprocess) -> str:

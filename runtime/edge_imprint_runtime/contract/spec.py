@@ -12,20 +12,24 @@ from edge_imprint_runtime.errors import ContractValueError, ParameterError
 
 __all__ = [
     "EPSILON",
+    "HEAD_PRECISIONS",
     "MAX_LABELS",
     "MAX_LABEL_BYTES",
     "MAX_SIDE_PIXELS",
     "MAX_TEMPERATURE",
     "MAX_TEXT_BYTES",
     "MIN_TEMPERATURE",
+    "PRECISIONS",
     "SHARE_TIE",
     "UNKNOWN",
     "VERSION",
     "BackboneInfo",
     "Contract",
+    "Frame",
     "GraphInfo",
     "Preprocess",
     "Rule",
+    "Teachable",
     "check_choice",
     "check_labels",
 ]
@@ -47,6 +51,9 @@ SHARE_TIE = 1e-6
 UNKNOWN = "unknown"
 # Beyond these float32 can't hold scores / temperature, and no real head comes near.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-12, 1e12
+
+PRECISIONS = ("fp32", "fp16", "int8")
+HEAD_PRECISIONS = (*PRECISIONS, "exact")
 
 _RULE_VALUES = {
     "embedding_norm": ("none", "l2"),
@@ -134,7 +141,8 @@ class Preprocess:
         resize_height: Height of the box, pixels.
         resize_width: Its width, pixels.
         interpolation: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``, ``box`` or
-            ``hamming``, antialiased as Pillow does it.
+            ``hamming``, antialiased as Pillow does it; or ``linear``, not antialiased, which
+            alone a graph can do for frames of any size.
         mean: Mean of each channel (R, G, B), in 0..1.
         std: Standard deviation of each channel, > 0.
 
@@ -161,7 +169,7 @@ class Preprocess:
         _check_in(
             "preprocess interpolation",
             self.interpolation,
-            ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"),
+            ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "linear"),
         )
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -203,13 +211,96 @@ class BackboneInfo:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What a camera delivers: uint8, a frame after the other.
+
+    Attributes:
+        format: ``rgb`` or ``bgr`` (N, height, width, 3); ``nv12`` (N, 3 * height / 2, width),
+            the plane of Y above that of U and V in turns; ``yuyv`` (N, height, width, 2).
+        height: Pixels; 0 with a width of 0: any size (``rgb`` and ``bgr``).
+        width: Pixels.
+        matrix: ``bt601`` or ``bt709``: what Y, U and V mean (``nv12`` and ``yuyv``).
+        levels: ``limited`` (Y in 16..235) or ``full`` (0..255).
+
+    Raises:
+        ContractValueError: A value is out of range, or two contradict each other.
+    """
+
+    format: str
+    height: int = 0
+    width: int = 0
+    matrix: str = "bt601"
+    levels: str = "limited"
+
+    def __post_init__(self) -> None:
+        _check_in("frame format", self.format, ("rgb", "bgr", "nv12", "yuyv"))
+        _check_in("frame matrix", self.matrix, ("bt601", "bt709"))
+        _check_in("frame levels", self.levels, ("limited", "full"))
+        if not self.is_yuv and (self.matrix, self.levels) != ("bt601", "limited"):
+            raise ContractValueError(
+                f"frames of format {self.format!r} have neither matrix nor levels"
+            )
+        if self.any_size and not self.is_yuv:
+            return
+        for name in ("height", "width"):
+            _check_count(f"frame {name}", getattr(self, name), MAX_SIDE_PIXELS)
+        odd = self.width % 2 or (self.format == "nv12" and self.height % 2)
+        if self.is_yuv and odd:
+            raise ContractValueError(
+                f"a frame of format {self.format!r} has pixels in pairs, "
+                f"got {self.height}x{self.width}"
+            )
+
+    @property
+    def any_size(self) -> bool:
+        """Whether each frame may have a size of its own."""
+        return (self.height, self.width) == (0, 0)
+
+    @property
+    def is_yuv(self) -> bool:
+        """Whether its numbers are Y, U and V."""
+        return self.format in ("nv12", "yuyv")
+
+
+@dataclass(frozen=True)
+class Teachable:
+    """How a model takes other proxies at run time.
+
+    Attributes:
+        form: ``default``: the proxies are in the file and can be replaced (ONNX Runtime);
+            ``input``: they are an input, and lie in the head file beside (TensorRT).
+        max_classes: How many classes it may come to know.
+        taught_proxies: How many proxies teaching may add to a class.
+
+    Raises:
+        ContractValueError: A value is out of range.
+    """
+
+    form: str = "default"
+    max_classes: int = 256
+    taught_proxies: int = 5
+
+    def __post_init__(self) -> None:
+        _check_in("teachable form", self.form, ("default", "input"))
+        _check_count("teachable max_classes", self.max_classes, MAX_LABELS)
+        _check_count("teachable taught_proxies", self.taught_proxies, MAX_SLOTS)
+
+
+@dataclass(frozen=True)
 class GraphInfo:
     """What only a model file knows, beside its head.
 
     Attributes:
-        input: ``uint8`` (N, H, W, 3 RGB) or ``float32`` (N, 3, H, W RGB, normalised).
-        slots: Columns of the proxy matrix per class, after padding.
-        precision: ``fp32``.
+        input: ``uint8`` (N, H, W, 3 RGB), ``float32`` (N, 3, H, W RGB, normalised),
+            ``embedding`` (N, D float32, a model without backbone) or ``frame``.
+        slots: Proxies of the class that has most, in a teachable model with those that may
+            be taught.
+        precision: Of the backbone: ``fp32``, ``fp16`` or ``int8``.
+        head_precision: Of the product with the proxies: ``fp32``, ``fp16``, ``int8``, or
+            ``exact``: int8, and the best classes once more in float32.
+        target: What it was exported for, such as ``portable`` or ``jetpack-6.2``.
+        frame: What the camera delivers; there if ``input`` is ``frame``, and only then.
+        teachable: How it takes other proxies; None where it does not.
 
     Raises:
         ContractValueError: A value is out of range.
@@ -218,11 +309,29 @@ class GraphInfo:
     input: str
     slots: int
     precision: str = "fp32"
+    head_precision: str = "fp32"
+    target: str = "portable"
+    frame: Frame | None = None
+    teachable: Teachable | None = None
 
     def __post_init__(self) -> None:
-        _check_in("input", self.input, ("uint8", "float32"))
+        _check_in("input", self.input, ("uint8", "float32", "embedding", "frame"))
         _check_count("slots", self.slots, MAX_SLOTS)
-        _check_in("precision", self.precision, ("fp32",))
+        _check_in("precision", self.precision, PRECISIONS)
+        _check_in("head_precision", self.head_precision, HEAD_PRECISIONS)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", self.target):
+            raise ContractValueError(
+                f"target must be a name such as 'portable', got {self.target[:80]!r}"
+            )
+        if (self.frame is not None) != (self.input == "frame"):
+            raise ContractValueError(
+                f"input {self.input!r} goes with {'a' if self.frame is None else 'no'} frame"
+            )
+        if self.teachable is not None and self.head_precision != "fp32":
+            raise ContractValueError(
+                "the proxies of a teachable model are fp32, "
+                f"got head_precision {self.head_precision!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -238,6 +347,8 @@ class Contract:
         graph: What only a model knows; None in a head file.
         temperature: What scores are divided by before they become probabilities; None in
             what is not calibrated.
+        notes: (name, text) of what is merely informative, sorted: where it comes from, how
+            it was proved. No reader depends on one.
 
     Raises:
         ContractValueError: A value is out of range.
@@ -250,6 +361,7 @@ class Contract:
     backbone: BackboneInfo | None = None
     graph: GraphInfo | None = None
     temperature: float | None = None
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         check_labels(self.labels)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The photos that an export is calibrated with and judged by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_imprint.hold_out import held_out_share, hold_out, place
+from edge_imprint.make_head import Progress
+from edge_imprint.photos import Photos, expand_photos, find_photos
+from edge_imprint.remembered import recall_photos
+from edge_imprint_export.proof.budget import Batch
+from edge_imprint_runtime.contract import Frame, Preprocess
+from edge_imprint_runtime.errors import (
+    BrokenImageError,
+    ImageTooLargeError,
+    NoImagesError,
+    TooFewClassesError,
+    UnreadableImageError,
+)
+from edge_imprint_runtime.frames import fit, frame_to_rgb, rgb_to_frame
+from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.images import normalize, open_image, photo_pixels, prepare
+
+__all__ = ["Evidence", "find_evidence", "proof_batches", "calibration_batches"]
+
+PROOF_PHOTOS = 200
+CALIBRATION_PHOTOS = 128
+_BATCH = 16
+_UNREADABLE = (BrokenImageError, ImageTooLargeError, UnreadableImageError)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Photos to prove an export with, and others to make it with.
+
+    Attributes:
+        paths: All photos.
+        truth: (N,) class indices of the head, -1 where a photo has no label or its class is
+            none of the head's.
+        proof: (n,) positions of the photos to compare on.
+        calibration: (m,) positions of those that int8 ranges are read off; none of ``proof``.
+        held_out: Whether the head has seen none of ``proof``.
+    """
+
+    paths: tuple[Path, ...]
+    truth: npt.NDArray[np.int64]
+    proof: npt.NDArray[np.int64]
+    calibration: npt.NDArray[np.int64]
+    held_out: bool
+
+
+def find_evidence(
+    head_file: str | os.PathLike[str],
+    head: Head,
+    images: str | os.PathLike[str] | None,
+    *,
+    calibrate: bool,
+) -> Evidence | None:
+    """Find photos, and choose among them by their content.
+
+    Where the build held photos out, those are compared on. Else it is photos that the head
+    has seen; where ranges are calibrated, others than those.
+
+    Args:
+        head_file: The head's file, by which the build's photos are remembered.
+        head: The head.
+        images: A folder with one subfolder a class, a CSV file, or a folder of photos of no
+            stated class; None for the photos of the build.
+        calibrate: Whether int8 ranges are read off photos too.
+
+    Returns:
+        The choice; None where no photos are named and those of the build are not where they
+        were.
+
+    Raises:
+        NoImagesError: The place named holds no photos, or one only where two are needed.
+    """
+    data = recall_photos(head_file) if images is None else Path(images)
+    if data is None:
+        return None
+    photos = _photos(data)
+    positions = {label: c for c, label in enumerate(head.labels)}
+    names = [photos.labels[c] for c in photos.class_index]
+    truth = np.array([positions.get(name, -1) for name in names], np.int64)
+    order = _in_turns(photos)
+    out = hold_out(photos, held_out_share(head.contract.notes))
+    if out.any():
+        judges, others = order[out[order]], order[~out[order]]
+    else:
+        half = min(CALIBRATION_PHOTOS, len(order) // 2) if calibrate else 0
+        judges, others = order[half:], order[:half]
+    if calibrate and not len(others):
+        raise NoImagesError(
+            f"{data} holds too few photos to calibrate int8 with some and compare on others; "
+            "give more with --images"
+        )
+    calibration = others[:CALIBRATION_PHOTOS] if calibrate else others[:0]
+    return Evidence(photos.paths, truth, judges[:PROOF_PHOTOS], calibration, bool(out.any()))
+
+
+def proof_batches(
+    evidence: Evidence, head: Head, input_form: str, frame: Frame | None, tell: Progress
+) -> Iterator[Batch]:
+    """Read the photos to compare on, as the model takes them and as the backbone does.
+
+    Args:
+        evidence: The choice.
+        head: The head.
+        input_form: What the model takes.
+        frame: With ``frame``: what the camera delivers. A photo is cut to its size first.
+        tell: Told how far it is.
+
+    Yields:
+        As `prove` takes them; photos that can't be read are left out.
+
+    Raises:
+        NoImagesError: None can be read.
+    """
+    assert head.backbone is not None
+    preprocess, total, found = head.backbone.preprocess, len(evidence.proof), 0
+    size = 1 if frame is not None and frame.any_size else _BATCH
+    for start in range(0, total, size):
+        rows = []
+        for i in evidence.proof[start : start + size]:
+            try:
+                given, pixels = _row(evidence.paths[i], preprocess, frame)
+            except _UNREADABLE:
+                continue
+            rows.append((given, pixels, evidence.truth[i]))
+        tell("comparing with float32", min(total, start + size), total)
+        if not rows:
+            continue
+        found += len(rows)
+        givens, pixels, truths = (np.stack(part) for part in zip(*rows, strict=True))
+        if input_form == "float32":
+            givens = normalize(pixels, preprocess)
+        yield givens, pixels, truths
+    if not found:
+        raise NoImagesError(
+            "none of the photos to compare on can be read; give others with --images"
+        )
+
+
+def calibration_batches(
+    evidence: Evidence, preprocess: Preprocess, tell: Progress
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Read the photos that int8 ranges are read off.
+
+    Args:
+        evidence: The choice.
+        preprocess: The backbone's.
+        tell: Told how far it is.
+
+    Yields:
+        (1, 3, H, W) float32, normalised.
+    """
+    total = len(evidence.calibration)
+    for done, i in enumerate(evidence.calibration, 1):
+        tell("calibrating", done, total)
+        try:
+            pixels = photo_pixels(evidence.paths[i], preprocess)
+        except _UNREADABLE:
+            continue
+        yield normalize(pixels[np.newaxis], preprocess)
+
+
+def _row(
+    path: Path, preprocess: Preprocess, frame: Frame | None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return a photo as the model takes it, and as the backbone does."""
+    if frame is None:
+        pixels = photo_pixels(path, preprocess)
+        return pixels, pixels
+    image = open_image(path)
+    rgb = np.asarray(image if frame.any_size else fit(image, frame))
+    given = rgb_to_frame(rgb[np.newaxis], frame)
+    seen = Image.fromarray(frame_to_rgb(given, frame)[0])
+    return given[0], prepare(seen, preprocess)
+
+
+def _photos(data: Path) -> Photos:
+    """List photos in class folders, or those of one folder without classes."""
+    try:
+        return find_photos(data)
+    except (NoImagesError, TooFewClassesError):
+        if not os.path.isdir(data):
+            raise
+    paths = tuple(expand_photos(data))
+    return Photos(paths, (0,) * len(paths), ("",))
+
+
+def _in_turns(photos: Photos) -> npt.NDArray[np.int64]:
+    """Order photos so that any first ones hold all classes about alike."""
+    places = np.array([place(path) for path in photos.paths])
+    index = np.array(photos.class_index)
+    rank = np.empty(len(index), np.int64)
+    for c in np.unique(index):
+        members = np.flatnonzero(index == c)
+        rank[members[np.argsort(places[members], kind="stable")]] = np.arange(len(members))
+    return np.lexsort((places, index, rank))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backbone graphs on disk, named by all that decides their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import onnx
+
+from edge_imprint_export.backbone.torch_export import OPSET
+from edge_imprint_export.graph import parse, to_bytes
+from edge_imprint_runtime.contract import BackboneInfo
+from edge_imprint_runtime.errors import BackboneExportError, OutputWriteError
+from edge_imprint_runtime.files import write_atomic
+
+__all__ = ["cache_folder", "cached", "known_difference", "lookup", "remember_difference"]
+
+# Raised whenever this package writes another graph for the same backbone.
+_FORM = 1
+_TOOLS = ("torch", "timm", "onnx", "onnxscript")
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached backbone graphs; it may not exist yet."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "edge-imprint" / "backbones"
+
+
+def lookup(info: BackboneInfo) -> onnx.ModelProto | None:
+    """Find a backbone's graph, without its weights at hand and without torch.
+
+    Args:
+        info: Which backbone; its digest stands for its weights.
+
+    Returns:
+        The graph, or None where it is not cached or not readable.
+    """
+    try:
+        return parse(_path(info).read_bytes(), "the cached backbone")
+    except (OSError, BackboneExportError):
+        return None  # it is made anew, and a damaged file replaced
+
+
+def cached(info: BackboneInfo, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """Find a backbone's graph, or make and keep it.
+
+    Args:
+        info: Which backbone.
+        make: Makes the graph where the cache lacks it.
+
+    Returns:
+        The graph.
+
+    Raises:
+        BackboneExportError: ``make`` raised it.
+    """
+    found = lookup(info)
+    if found is not None:
+        return found
+    model = make()
+    path = _path(info)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, to_bytes(model), force=True)
+    except (OSError, OutputWriteError):
+        pass  # a cache that can't be written costs time, never the result
+    return model
+
+
+def known_difference(info: BackboneInfo, form: str) -> float | None:
+    """Find how much a backbone's embeddings change when it is rewritten.
+
+    The rewritten graph itself is not kept: it is made anew in less time than it is read.
+
+    Args:
+        info: Which backbone.
+        form: All that decides the rewriting.
+
+    Returns:
+        What `remember_difference` was told, or None where it was told nothing.
+    """
+    try:
+        return float(_difference_path(info, form).read_text())
+    except (OSError, ValueError):
+        return None  # it is measured anew
+
+
+def remember_difference(info: BackboneInfo, form: str, difference: float) -> None:
+    """Keep a measured difference for `known_difference`."""
+    path = _difference_path(info, form)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, f"{difference:.3e}\n".encode(), force=True)
+    except (OSError, OutputWriteError):
+        pass  # as in `cached`
+
+
+def _difference_path(info: BackboneInfo, form: str) -> Path:
+    graph, digest = _path(info), hashlib.sha256(form.encode()).hexdigest()
+    return graph.with_name(f"{graph.stem}.{digest[:16]}.txt")
+
+
+def _path(info: BackboneInfo) -> Path:
+    versions = [f"{tool}={_version(tool)}" for tool in _TOOLS]
+    size = f"{info.preprocess.height}x{info.preprocess.width}"
+    key = "\n".join([str(_FORM), info.digest, size, str(OPSET), *versions])
+    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
+
+
+def _version(tool: str) -> str:
+    try:
+        return metadata.version(tool)
+    except metadata.PackageNotFoundError:
+        return "none"
