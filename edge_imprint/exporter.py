@@ -182,13 +182,16 @@ def export(
         answer = _answer(model, part, loaded, path)
         found = prove(answer, loaded, original(), photos, held_out=evidence.held_out)
         if found.agreement < min_agreement or precision == "fp16":
-            layers = _layers(original(), reduced, evidence, loaded) if reduced else ()
+            layers: tuple[LayerError, ...] = ()
+            if reduced:
+                tell("comparing layer by layer", 0, 1)
+                layers = _layers(original(), reduced, evidence, loaded)
             # A CPU computes fp16 in float32: what overflows on a GPU shows layer by layer.
             found.require(min_agreement, layers)
         add_notes(model, {"proof": found.line()})
-    save(model, path, force=force)
-    if beside is not None:
+    if beside is not None:  # first, so that no new model stands beside an older head
         loaded.save(beside, force=force)
+    save(model, path, force=force)
     if bill is not None:
         text = json.dumps(bill_of_materials(model, loaded, name=path.name), indent=2) + "\n"
         write_atomic(bill, text.encode(), force=force)
@@ -238,6 +241,7 @@ def _reduced(
     tell("bringing it into the target's form", 0, 1)
     graph = lowered(graph, head.backbone, target)
     if precision == "fp16":
+        tell("making it smaller", 0, 1)
         return to_half(graph, keep_float32=keep_float32)
     if precision == "int8":
         if evidence is None:
