@@ -83,7 +83,7 @@ def ort_embedder(backbone: Backbone, device: str = "cpu") -> Embedder:
         ProviderError: The provider can't be had.
     """
     try:
-        from edge_imprint_export.fuse import embedder
+        from edge_imprint_export.frontend import embedder
         from edge_imprint_export.graph import to_bytes
     except ImportError as error:
         raise MissingPackageError("onnx", "embedding photos", "host") from error

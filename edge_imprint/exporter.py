@@ -24,7 +24,8 @@ from edge_imprint.make_head import Progress
 from edge_imprint.versions import versions
 from edge_imprint_export.files.sbom import bill_of_materials
 from edge_imprint_export.frames.nodes import check_frame
-from edge_imprint_export.fuse import check_input, embedder, fuse, fuse_head, save
+from edge_imprint_export.frontend import check_input, embedder
+from edge_imprint_export.fuse import fuse, fuse_head, save
 from edge_imprint_export.graph import add_notes, parse, to_bytes
 from edge_imprint_export.precision import LayerError, layer_errors, to_half, to_int8
 from edge_imprint_export.precision.int8 import DIALECTS, int8_dialect

@@ -10,22 +10,19 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from edge_imprint_export.frames.nodes import add_frame
+from edge_imprint_export.frontend import append, check_input, finish, open_input, parsed
 from edge_imprint_export.graph import (
     EMBEDDING,
     PIXELS,
-    all_nodes,
-    check_graph,
     default_opset,
     embedding_size,
     image_size,
-    parse,
     to_bytes,
 )
 from edge_imprint_export.head.layout import slots_of
 from edge_imprint_export.head.nodes import add_head
 from edge_imprint_export.head.teachable import make_teachable
-from edge_imprint_export.nodes import Nodes, add_normalize, add_preprocess
+from edge_imprint_export.nodes import Nodes
 from edge_imprint_export.targets.records import target as find_target
 from edge_imprint_runtime.contract import Frame, GraphInfo, Preprocess, Teachable, encode
 from edge_imprint_runtime.contract.spec import HEAD_PRECISIONS, PRECISIONS, check_choice
@@ -36,21 +33,10 @@ from edge_imprint_runtime.errors import (
     UnsupportedOptionError,
 )
 from edge_imprint_runtime.files import write_atomic
-from edge_imprint_runtime.frames import frame_shape
 from edge_imprint_runtime.head import Head
 
-__all__ = [
-    "INPUTS",
-    "OUTPUTS",
-    "embedder",
-    "form_for",
-    "fuse",
-    "fuse_head",
-    "headless",
-    "save",
-]
+__all__ = ["OUTPUTS", "form_for", "fuse", "fuse_head", "save"]
 
-INPUTS = ("uint8", "float32", "frame")
 OUTPUTS = ("scores", "label", "embedding", "proxy", "known", "probability")
 _CALIBRATED = ("known", "probability")
 _HEAD_OPSET = 17  # of a head alone; behind a backbone it takes the backbone's
@@ -109,14 +95,14 @@ def fuse(
             "the head does not say which backbone and preprocessing it belongs to; "
             "make it with edge_imprint.build, or give Head(..., backbone=...)"
         )
-    model = _parsed(backbone_onnx)
+    model = parsed(backbone_onnx)
     _check_fit(model, head, head.backbone.preprocess)
     taught = _teachable(teachable, target, head_precision)
     info = GraphInfo(input, slots_of(head), precision, head_precision, target, frame, taught)
     nodes = Nodes(default_opset(model))
     _add_head(nodes, head, info, outputs)
-    _append(model, nodes)
-    _open(model, input, head.backbone.preprocess, frame)
+    append(model, nodes)
+    open_input(model, input, head.backbone.preprocess, frame)
     _finish_head(model, head, info, outputs, notes, "edge_imprint")
     return model
 
@@ -174,69 +160,6 @@ def fuse_head(
     )
     _finish_head(model, head, info, outputs, notes, "head")
     return model
-
-
-def embedder(
-    backbone_onnx: bytes | onnx.ModelProto,
-    preprocess: Preprocess,
-    *,
-    input: str = "uint8",
-    frame: Frame | None = None,
-) -> onnx.ModelProto:
-    """Make the part of a fused model that ends at the embedding.
-
-    What a host embeds with is then, node for node, what a device runs.
-
-    Args:
-        backbone_onnx: A backbone graph. A `ModelProto` is changed in place.
-        preprocess: From pixels to its input.
-        input: As in `fuse`.
-        frame: As in `fuse`.
-
-    Returns:
-        A model from ``images`` to ``embedding`` (N, D) float32.
-
-    Raises:
-        BackboneExportError: The graph is not valid.
-    """
-    check_input(input, frame)
-    model = _parsed(backbone_onnx)
-    _open(model, input, preprocess, frame)
-    _finish(model, "embedder", {})
-    return model
-
-
-def headless(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take the head off a fused model, to measure what it costs.
-
-    Args:
-        model: What `fuse` made; it is left as it is.
-
-    Returns:
-        The same model up to the output ``embedding``, without metadata.
-
-    Raises:
-        BackboneMismatchError: The graph has no tensor ``embedding``.
-    """
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    graph = cut.graph
-    made_by = [i for i, node in enumerate(graph.node) if EMBEDDING in node.output]
-    if not made_by:
-        raise BackboneMismatchError("the model has no embedding; export it with edge-imprint")
-    # fuse appends the head's nodes, so all that follows belongs to it.
-    del graph.node[made_by[0] + 1 :]
-    used = {name for node in all_nodes(graph) for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    inputs = [value for value in graph.input if value.name in used]
-    del graph.initializer[:], graph.output[:], graph.input[:]
-    graph.initializer.extend(kept)
-    graph.input.extend(inputs)
-    graph.output.append(
-        helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", None])
-    )
-    _finish(cut, "headless", {})
-    return cut
 
 
 def save(model: onnx.ModelProto, path: str | Path, *, force: bool = False) -> Path:
@@ -335,13 +258,7 @@ def _finish_head(
         graph=info,
         notes=tuple(sorted({**dict(head.contract.notes), **dict(notes)}.items())),
     )
-    _finish(model, name, dict(sorted(encode(contract).items())))
-
-
-def _parsed(backbone_onnx: bytes | onnx.ModelProto) -> onnx.ModelProto:
-    if isinstance(backbone_onnx, bytes):
-        return parse(backbone_onnx, "the backbone")
-    return backbone_onnx
+    finish(model, name, dict(sorted(encode(contract).items())))
 
 
 def _check_fit(model: onnx.ModelProto, head: Head, preprocess: Preprocess) -> None:
@@ -361,60 +278,3 @@ def _check_fit(model: onnx.ModelProto, head: Head, preprocess: Preprocess) -> No
             f"the backbone takes {image_size(model)} pixels, the head's preprocessing makes "
             f"{(preprocess.height, preprocess.width)}; build the head with this backbone"
         )
-
-
-def check_input(input_form: str, frame: Frame | None) -> None:
-    """Refuse what `fuse` would refuse as ``input`` and ``frame``.
-
-    Raises:
-        ParameterError: There is no such input, or only one of both is given.
-    """
-    check_choice("input", input_form, INPUTS)
-    if (frame is not None) != (input_form == "frame"):
-        raise ParameterError(
-            "input='frame' and a frame go together; give both, such as "
-            "frame=Frame('rgb', 720, 1280), or neither"
-        )
-
-
-def _append(model: onnx.ModelProto, nodes: Nodes) -> None:
-    model.graph.node.extend(nodes.nodes)
-    model.graph.initializer.extend(nodes.constants)
-
-
-def _open(
-    model: onnx.ModelProto, input_form: str, preprocess: Preprocess, frame: Frame | None
-) -> None:
-    """Put what leads to the backbone's pixels before it."""
-    if input_form == "float32":
-        _rename_input(model)
-        return
-    graph, nodes = model.graph, Nodes(default_opset(model))
-    shape: list[str | int | None] = ["N", preprocess.height, preprocess.width, 3]
-    if frame is None:
-        add_preprocess(nodes, "images", preprocess, PIXELS)
-    else:
-        pixels = add_frame(nodes, "images", frame, preprocess, "preprocess/resized")
-        add_normalize(nodes, pixels, preprocess, PIXELS)
-        sides: tuple[int | str, ...] = frame_shape(frame)
-        shape = ["N", *(("height", "width", 3) if frame.any_size else sides)]
-    backbone = list(graph.node)
-    del graph.node[:]
-    _append(model, nodes)
-    graph.node.extend(backbone)
-    del graph.input[:]
-    graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, shape))
-
-
-def _rename_input(model: onnx.ModelProto) -> None:
-    for node in all_nodes(model.graph):
-        for position, name in enumerate(node.input):
-            if name == PIXELS:
-                node.input[position] = "images"
-    model.graph.input[0].name = "images"
-
-
-def _finish(model: onnx.ModelProto, name: str, metadata: dict[str, str]) -> None:
-    model.graph.name = name
-    helper.set_model_props(model, metadata)
-    check_graph(model, "the fused model")
