@@ -40,9 +40,9 @@ CLASSES, K, SIZE = 1_000, 20, 1_024
 FORMS = {
     "fp32": ("fp32", "portable"),
     "fp16": ("fp16", "portable"),
-    "int8, Q/DQ": ("int8", "portable"),
+    "int8, Q/DQ": ("int8", "tensorrt-11"),
     "int8, MatMulInteger": ("int8", "onnxruntime"),
-    "exact, Q/DQ": ("exact", "portable"),
+    "exact, Q/DQ": ("exact", "tensorrt-11"),
     "exact, MatMulInteger": ("exact", "onnxruntime"),
 }
 COUNTS = (1, 2, 4, 8, 16, 32, 64)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_imprint.hold_out import held_out_share, hold_out, place
+from edge_imprint.hold_out import digest_of, held_out_share, hold_out, place
 from edge_imprint.make_head import Progress
-from edge_imprint.photos import Photos, expand_photos, find_photos
+from edge_imprint.photos import SUFFIXES, Photos, expand_photos, find_photos
 from edge_imprint.remembered import recall_photos
 from edge_imprint_export.proof.budget import Batch
 from edge_imprint_runtime.contract import Frame, Preprocess
@@ -47,14 +47,14 @@ class Evidence:
             none of the head's.
         proof: (n,) positions of the photos to compare on.
         calibration: (m,) positions of those that int8 ranges are read off; none of ``proof``.
-        held_out: Whether the head has seen none of ``proof``.
+        source: Where ``proof`` is from; see `Proof`.
     """
 
     paths: tuple[Path, ...]
     truth: npt.NDArray[np.int64]
     proof: npt.NDArray[np.int64]
     calibration: npt.NDArray[np.int64]
-    held_out: bool
+    source: str
 
 
 def find_evidence(
@@ -66,8 +66,9 @@ def find_evidence(
 ) -> Evidence | None:
     """Find photos, and choose among them by their content.
 
-    Where the build held photos out, those are compared on. Else it is photos that the head
-    has seen; where ranges are calibrated, others than those.
+    Of the photos of the build those are compared on that it held out; where it held none
+    out, those that the head has seen. Of others, all. Where ranges are calibrated, that is
+    done with none that are compared on.
 
     Args:
         head_file: The head's file, by which the build's photos are remembered.
@@ -91,8 +92,9 @@ def find_evidence(
     names = [photos.labels[c] for c in photos.class_index]
     truth = np.array([positions.get(name, -1) for name in names], np.int64)
     order = _in_turns(photos)
-    out = hold_out(photos, held_out_share(head.contract.notes))
-    if out.any():
+    out = hold_out(photos, held_out_share(head.notes))
+    own = images is None or _is_build(photos, out, head, recall_photos(head_file), data)
+    if own and out.any():
         judges, others = order[out[order]], order[~out[order]]
     else:
         half = min(CALIBRATION_PHOTOS, len(order) // 2) if calibrate else 0
@@ -103,7 +105,8 @@ def find_evidence(
             "give more with --images"
         )
     calibration = others[:CALIBRATION_PHOTOS] if calibrate else others[:0]
-    return Evidence(photos.paths, truth, judges[:PROOF_PHOTOS], calibration, bool(out.any()))
+    source = ("held_out" if out.any() else "build") if own else "given"
+    return Evidence(photos.paths, truth, judges[:PROOF_PHOTOS], calibration, source)
 
 
 def proof_batches(
@@ -186,10 +189,26 @@ def _row(
     return given[0], prepare(seen, preprocess)
 
 
+def _is_build(
+    photos: Photos,
+    out: npt.NDArray[np.bool_],
+    head: Head,
+    remembered: Path | None,
+    data: Path,
+) -> bool:
+    """Whether these are the photos of the build: by their place, or by what they hold."""
+    if remembered is not None and os.path.samefile(remembered, data):
+        return True
+    used = digest_of(photos.paths[i] for i in np.flatnonzero(~out))
+    return f" sha256={used} " in dict(head.notes).get("build", "")
+
+
 def _photos(data: Path) -> Photos:
     """List photos in class folders, or those of one folder without classes."""
+    photo = os.path.isfile(data) and data.suffix.lower() in SUFFIXES
     try:
-        return find_photos(data)
+        if not photo:
+            return find_photos(data)
     except (NoImagesError, TooFewClassesError):
         if not os.path.isdir(data):
             raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -29,7 +30,13 @@ from edge_imprint_export.fuse import fuse, fuse_head, save
 from edge_imprint_export.graph import add_notes, parse, to_bytes
 from edge_imprint_export.precision import LayerError, layer_errors, to_half, to_int8
 from edge_imprint_export.precision.int8 import DIALECTS, int8_dialect
-from edge_imprint_export.proof.budget import MIN_AGREEMENT, Answer, Proof, prove
+from edge_imprint_export.proof.budget import (
+    MIN_AGREEMENT,
+    Answer,
+    Proof,
+    prove,
+    require_finite,
+)
 from edge_imprint_export.targets.check import check
 from edge_imprint_export.targets.lower import lowered
 from edge_imprint_export.targets.records import Target
@@ -38,16 +45,23 @@ from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.contract import BackboneInfo, Frame, Teachable
 from edge_imprint_runtime.contract.codec import format_preprocess
 from edge_imprint_runtime.contract.spec import PRECISIONS, check_choice
-from edge_imprint_runtime.errors import NoImagesError, ParameterError, TargetError
+from edge_imprint_runtime.errors import (
+    NoImagesError,
+    OutputWriteError,
+    ParameterError,
+    TargetError,
+)
 from edge_imprint_runtime.files import check_output, write_atomic
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.model import Model
+from edge_imprint_runtime.teaching import check_teachable
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["Export", "export"]
 
+_FEW_PHOTOS = 50  # of as many, all agree by chance where one of twenty labels is another
 _LAYER_PHOTOS = 4  # to find where a difference arises
 _SEEN = (
     "compared on photos that the head has seen; build with --hold-out 0.1 to compare on others"
@@ -56,7 +70,7 @@ _FLOAT_WEIGHTS = (
     "TensorRT 8 takes no int8 weights: for {} they are float32 behind Q/DQ, and the file is "
     "no smaller; a newer --target, or onnxruntime, makes it a quarter"
 )
-_NO_PHOTOS = "the photos of the build are no longer where they were; name photos with --images"
+_NO_PHOTOS = "it is not known where the photos of the build are now; name photos with --images"
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ def export(
     outputs: Sequence[str] = ("scores", "label"),
     images: str | os.PathLike[str] | None = None,
     proof: bool = True,
-    min_agreement: float = MIN_AGREEMENT,
+    min_agreement: float | None = None,
     keep_float32: Sequence[str] = (),
     sbom: str | os.PathLike[str] | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -118,7 +132,8 @@ def export(
         images: Photos to prove it on and, for int8, to calibrate it with, as `build` takes
             them, or a folder of photos without classes; None for those of the build.
         proof: Whether the file is proved before it is written.
-        min_agreement: Share (0..1) of photos whose label must be that of float32.
+        min_agreement: Share (0..1) of photos whose label must be that of float32; None for
+            `MIN_AGREEMENT`.
         keep_float32: Layers that stay float32 under fp16 and int8: names, ``*`` for any
             letters.
         sbom: A bill of materials to write, CycloneDX; None for none.
@@ -141,12 +156,21 @@ def export(
     _check(part, precision, head_precision, input, teachable, keep_float32, min_agreement)
     chosen, loaded, tell = find_target(target), Head.load(head), progress or _silent
     named = backbone or (loaded.backbone.name if loaded.backbone is not None else "")
+    if teachable:
+        check_teachable(loaded)
+        limit = teachable if isinstance(teachable, Teachable) else Teachable()
+        if len(loaded.labels) > limit.max_classes:
+            raise ParameterError(
+                f"the head has {len(loaded.labels)} classes, more than --max-classes "
+                f"{limit.max_classes}; allow more"
+            )
     if frame is not None and loaded.backbone is not None:
         check_frame(frame, loaded.backbone.preprocess)  # before the long work, not after it
     sources = [head, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
     path = check_output(out, force=force, inputs=sources)
     beside = check_output(f"{path}.head", force=force, inputs=sources) if teachable else None
-    bill = None if sbom is None else check_output(sbom, force=force, inputs=[*sources, path])
+    bill = None if sbom is None else check_output(sbom, force=force, inputs=sources)
+    _check_apart(path, beside, bill)
 
     def original() -> onnx.ModelProto:
         return graph_for(loaded, weights=weights, backbone=backbone)
@@ -154,6 +178,14 @@ def export(
     evidence = None
     if (proof or precision == "int8") and loaded.backbone is not None:
         evidence = find_evidence(head, loaded, images, calibrate=precision == "int8")
+        if precision == "int8" and evidence is None:
+            raise NoImagesError(f"int8 is calibrated on photos: {_NO_PHOTOS}")
+        asked = min_agreement is not None or {precision, head_precision} != {"fp32"}
+        if proof and evidence is None and asked:
+            raise NoImagesError(
+                f"the model can't be compared with float32: {_NO_PHOTOS}, or leave the "
+                "comparison out with --no-proof"
+            )
     made, reduced = None, b""
     if part != "head":
         tell("loading the backbone", 0, 1)
@@ -181,14 +213,21 @@ def export(
     if proof and evidence is not None:
         photos = proof_batches(evidence, loaded, input, frame, tell)
         answer = _answer(model, part, loaded, path)
-        found = prove(answer, loaded, original(), photos, held_out=evidence.held_out)
-        if found.agreement < min_agreement or precision == "fp16":
-            layers: tuple[LayerError, ...] = ()
-            if reduced:
-                tell("comparing layer by layer", 0, 1)
-                layers = _layers(original(), reduced, evidence, loaded)
+        least = MIN_AGREEMENT if min_agreement is None else min_agreement
+
+        def layers() -> tuple[LayerError, ...]:
+            if not reduced or evidence is None:
+                return ()
+            tell("comparing layer by layer", 0, 1)
+            return _layers(original(), reduced, evidence, loaded)
+
+        if precision == "fp16":
             # A CPU computes fp16 in float32: what overflows on a GPU shows layer by layer.
-            found.require(min_agreement, layers)
+            require_finite(layers())
+        runner = OrtRunner(to_bytes(original()), "cpu")
+        found = prove(answer, loaded, runner, photos, source=evidence.source)
+        if found.agreement < least:
+            found.require(least, layers())
         add_notes(model, {"proof": found.line()})
     if beside is not None:  # first, so that no new model stands beside an older head
         loaded.save(beside, force=force)
@@ -197,7 +236,11 @@ def export(
         text = json.dumps(bill_of_materials(model, loaded, name=path.name), indent=2) + "\n"
         write_atomic(bill, text.encode(), force=force)
     return Export(
-        path, beside, loaded, found, _notes(found, evidence, proof, chosen, precision)
+        path,
+        beside,
+        loaded,
+        found,
+        _notes(found, evidence, proof, chosen, precision, head_precision, frame),
     )
 
 
@@ -208,10 +251,10 @@ def _check(
     input_form: str,
     teachable: bool | Teachable,
     keep_float32: Sequence[str],
-    min_agreement: float,
+    min_agreement: float | None,
 ) -> None:
     """Refuse options that contradict each other."""
-    if not 0 <= min_agreement <= 1:
+    if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise ParameterError(f"min_agreement must be a share from 0 to 1, got {min_agreement}")
     if keep_float32 and precision == "fp32":
         raise ParameterError(
@@ -226,6 +269,17 @@ def _check(
             "a head alone takes embeddings and has no backbone; leave out --precision "
             "and --input"
         )
+
+
+def _check_apart(*paths: Path | None) -> None:
+    """Refuse to write two things into one file."""
+    places = [os.path.realpath(path) for path in paths if path is not None]
+    for path in places:
+        if places.count(path) > 1:
+            raise OutputWriteError(
+                f"cannot write {path}: it would be written twice, as the model, its head or "
+                "its bill of materials; name another file"
+            )
 
 
 def _reduced(
@@ -245,8 +299,7 @@ def _reduced(
         tell("making it smaller", 0, 1)
         return to_half(graph, keep_float32=keep_float32)
     if precision == "int8":
-        if evidence is None:
-            raise NoImagesError(f"int8 is calibrated on photos: {_NO_PHOTOS}")
+        assert evidence is not None  # `export` saw to it
         batches = calibration_batches(evidence, head.backbone.preprocess, tell)
         dialect = int8_dialect(target)
         return to_int8(graph, batches, keep_float32=keep_float32, dialect=dialect)
@@ -288,8 +341,11 @@ def _layers(
 ) -> tuple[LayerError, ...]:
     """Find where a reduced backbone leaves its original, on a few of the photos."""
     assert head.backbone is not None
-    few = replace(evidence, calibration=evidence.proof[:_LAYER_PHOTOS])
-    batches = list(calibration_batches(few, head.backbone.preprocess, _silent))
+    all_ = replace(evidence, calibration=evidence.proof)
+    readable = calibration_batches(all_, head.backbone.preprocess, _silent)
+    batches = list(itertools.islice(readable, _LAYER_PHOTOS))
+    if not batches:
+        return ()  # the comparison on photos says that none can be read
     return layer_errors(original, parse(reduced, "the backbone"), np.concatenate(batches))
 
 
@@ -324,13 +380,26 @@ def _notes(
     proof: bool,
     target: Target,
     precision: str,
+    head_precision: str,
+    frame: Frame | None,
 ) -> tuple[str, ...]:
     notes = []
     if proof and found is None:
         notes.append(f"not compared with float32: {_NO_PHOTOS}")
-    if found is not None and evidence is not None and not evidence.held_out:
+    if found is not None and evidence is not None and evidence.source == "build":
         notes.append(_SEEN)
-    if precision == "int8" and DIALECTS[int8_dialect(target)].float_weights:
+    if found is not None and found.photos < _FEW_PHOTOS:
+        notes.append(
+            f"compared on {found.photos} photos only, which shows little; give more with "
+            "--images"
+        )
+    if found is not None and frame is not None and not frame.any_size:
+        notes.append(
+            f"the photos were cut to frames of {frame.width} x {frame.height} first, for "
+            "float32 too; photos of that size show how it does on the camera's own"
+        )
+    smaller = precision == "int8" or head_precision in ("int8", "exact")
+    if smaller and DIALECTS[int8_dialect(target)].float_weights:
         notes.append(_FLOAT_WEIGHTS.format(target.name))
     return tuple(notes)
 

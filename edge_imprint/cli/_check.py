@@ -31,7 +31,8 @@ def check(model: str, target: str, as_json: bool) -> None:
     refused or wrong; notes alone are no failure.
     """
     chosen = find_target(target)
-    findings = find(read_model(model, f"the model {model}"), chosen)
+    # Operators that no target knows are findings here, not a file that can't be read.
+    findings = find(read_model(model, f"the model {model}", foreign=True), chosen)
     failed = [finding for finding in findings if finding.fails]
     groups = grouped(findings)
     if as_json:

@@ -25,11 +25,13 @@ from edge_imprint_runtime.contract.codec import (
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     ImageTooLargeError,
+    InputError,
     ModelFileError,
     UnreadableImageError,
 )
 from edge_imprint_runtime.files import check_output, write_atomic
 from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.model import Model, open_model
 
 __all__ = ["bench", "inspect", "predict"]
@@ -59,10 +61,15 @@ def predict(
         try:
             answer = opened.predict(file)[0]
         except (BrokenImageError, ImageTooLargeError, UnreadableImageError) as error:
-            failed += 1
+            failed, reason = failed + 1, str(error)
+        except InputError as error:  # such as a photo that has not the frame's size
+            failed, reason = failed + 1, f"{file}: {error}"
+        else:
+            reason = ""
+        if reason:
             if as_json:
-                print_json({"path": str(file), "error": str(error)})
-            note(f"error: {error}")
+                print_json({"path": str(file), "error": reason})
+            note(f"error: {reason}")
             continue
         if as_json:
             print_json({"path": str(file)} | asdict(answer))
@@ -120,7 +127,7 @@ def bench(
     """Measure MODEL's latency, beside that of its backbone alone."""
     batches, duration_s = _batches(batch), _seconds(duration)
     if out is not None:
-        check_output(out, force=force, inputs=[model])
+        check_output(out, force=force, inputs=[model, head_beside(model)])
     opened = open_model(model, backend, threads=threads)
     runs: dict[str, Model | Callable[[Any], object]] = {"fused": opened}
     graph = opened.contract.graph
@@ -189,7 +196,9 @@ def _facts(path: Path) -> dict[str, Any]:
         for key in (*GRAPH_KEYS, "teachable"):
             facts[key] = text.get(PREFIX + key)
         facts["slots"] = contract.graph.slots
-    facts |= {f"note_{name}": value for name, value in contract.notes}
+    # What was proved was proved of other classes, once some were taught.
+    stale = ("proof",) if tuple(labels) != contract.labels else ()
+    facts |= {f"note_{name}": value for name, value in contract.notes if name not in stale}
     return facts | {"labels": list(labels)}
 
 

@@ -22,11 +22,17 @@ from edge_imprint.exporter import export as run_export
 from edge_imprint_export.fuse import form_for
 from edge_imprint_export.proof.budget import MIN_AGREEMENT
 from edge_imprint_runtime.contract import Frame, Teachable
+from edge_imprint_runtime.errors import ContractValueError
 from edge_imprint_runtime.files import size_text
 
 __all__ = ["export"]
 
-_FRAME = re.compile(r"(rgb|bgr|nv12|yuyv)(?::(?:(any)|([0-9]{1,5})x([0-9]{1,5})))?")
+_SOURCES = {
+    "held_out": "held-out photos",
+    "build": "photos of the build",
+    "given": "photos given",
+}
+_FRAME = re.compile(r"(rgb|bgr|nv12|yuyv):(?:(any)|([1-9][0-9]{0,8})x([1-9][0-9]{0,8}))")
 
 
 @click.command()
@@ -87,9 +93,8 @@ _FRAME = re.compile(r"(rgb|bgr|nv12|yuyv)(?::(?:(any)|([0-9]{1,5})x([0-9]{1,5}))
 )
 @click.option(
     "--min-agreement",
-    default=MIN_AGREEMENT,
-    show_default=True,
-    help="Share of photos whose label must be that of float32.",
+    type=float,
+    help=f"Share of photos whose label must be that of float32 ({MIN_AGREEMENT}).",
 )
 @click.option("--no-proof", is_flag=True, help="Do not compare with float32.")
 @click.option(
@@ -121,7 +126,7 @@ def export(
     max_classes: int | None,
     taught_proxies: int | None,
     images: str | None,
-    min_agreement: float,
+    min_agreement: float | None,
     no_proof: bool,
     keep_float32: tuple[str, ...],
     sbom: str | None,
@@ -134,6 +139,14 @@ def export(
 
     The backbone's graph comes from the cache that build filled; this takes no torch.
     """
+    if no_proof and (min_agreement is not None or (images and precision != "int8")):
+        raise click.UsageError(
+            "--no-proof compares nothing; leave out --min-agreement and --images"
+        )
+    if part == "backbone" and outputs != "scores,label":
+        raise click.UsageError(
+            "a backbone alone has one output, embedding; leave out --outputs"
+        )
     given = None
     if max_classes is not None or taught_proxies is not None:
         if not teachable:
@@ -184,8 +197,8 @@ def export(
 def _evidence(result: Export) -> str:
     proof = result.proof
     assert proof is not None
-    seen = "held-out photos" if proof.held_out else "photos of the build"
-    text = f"beside float32, on {proof.photos} {seen}: {proof.agreement:.2%} of labels agree"
+    text = f"beside float32, on {proof.photos} {_SOURCES[proof.source]}: "
+    text += f"{proof.agreement:.2%} of labels agree"
     if proof.accuracy is not None and proof.accuracy_float32 is not None:
         text += f", {proof.accuracy:.2%} right (float32: {proof.accuracy_float32:.2%})"
     return text + (
@@ -210,18 +223,33 @@ def _frame(input_form: str, text: str | None, colour: str | None) -> Frame | Non
         if text is not None or colour is not None:
             raise click.UsageError("--frame and --frame-colour are for --input frame")
         return None
-    match = _FRAME.fullmatch(text or "rgb:any")
+    if text is None:
+        raise click.UsageError(
+            "--input frame needs --frame, what the camera delivers, such as nv12:1280x720"
+        )
+    match = _FRAME.fullmatch(text)
     if match is None:
         raise click.BadParameter(
             f"must be rgb, bgr, nv12 or yuyv and a size, such as nv12:1280x720, got {text!r}",
             param_hint="--frame",
         )
+    if match[2] and match[1] in ("nv12", "yuyv"):
+        raise click.BadParameter(
+            f"frames of any size are rgb or bgr, got {text!r}", param_hint="--frame"
+        )
     height, width = (0, 0) if match[3] is None else (int(match[4]), int(match[3]))
     matrix, _, levels = (colour or "bt601,limited").partition(",")
-    return Frame(match[1], height, width, matrix, levels)
+    try:
+        return Frame(match[1], height, width, matrix, levels)
+    except ContractValueError as error:
+        raise click.BadParameter(str(error), param_hint="--frame") from error
 
 
 def _teachable(asked: bool, target: str, limits: dict[str, int] | None) -> bool | Teachable:
     if limits is None:
         return asked
-    return Teachable(form_for(target), **limits)
+    form = form_for(target)
+    try:
+        return Teachable(form, **limits)
+    except ContractValueError as error:
+        raise click.UsageError(str(error)) from error

@@ -77,7 +77,8 @@ def verify(
     """Hold MODEL against its head: the same photos, once fused, once in plain numpy.
 
     Some of the photos, and random inputs, are run at each of ONNX Runtime's optimisation
-    levels, by ONNX's own evaluator, and in batches of each size too.
+    levels, by ONNX's own evaluator, and in batches of each size too. A teachable MODEL is run
+    with the head given, whatever lies beside it, and with its built-in classes.
     """
     loaded = Head.load(head)
     if html is not None:
@@ -101,12 +102,16 @@ def verify(
         note(f"skipped: {line}")
     if len(found.skipped) > _SHOWN_SKIPPED:
         note(f"skipped: {len(found.skipped) - _SHOWN_SKIPPED} more")
+    for line in found.notes:
+        note(f"note: {line}")
     if html is not None:
         page = render(found, [path for path, _ in photos], model=Path(model), head=loaded)
         write_atomic(html, page.encode("utf-8", "backslashreplace"), force=force)
     if as_json:
-        print_json(found.summary())
+        print_json(found.summary() | {"head": head})
     else:
+        if found.graph.teachable is not None:
+            say(f"run with the head {head}")
         _show(found, loaded)
     found.require()
 

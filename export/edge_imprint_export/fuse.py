@@ -23,7 +23,9 @@ from edge_imprint_export.head.layout import slots_of
 from edge_imprint_export.head.nodes import add_head
 from edge_imprint_export.head.teachable import make_teachable
 from edge_imprint_export.nodes import Nodes
+from edge_imprint_export.precision.int8 import int8_dialect
 from edge_imprint_export.targets.records import target as find_target
+from edge_imprint_runtime.class_tensors import profile_note
 from edge_imprint_runtime.contract import Frame, GraphInfo, Preprocess, Teachable, encode
 from edge_imprint_runtime.contract.spec import HEAD_PRECISIONS, PRECISIONS, check_choice
 from edge_imprint_runtime.errors import (
@@ -38,6 +40,13 @@ from edge_imprint_runtime.head import Head
 __all__ = ["OUTPUTS", "form_for", "fuse", "fuse_head", "save"]
 
 OUTPUTS = ("scores", "label", "embedding", "proxy", "known", "probability")
+# A backbone's dialect of int8: a head's.
+_DIALECTS = {
+    "portable": "portable",
+    "tensorrt-8": "portable",
+    "tensorrt": "tensorrt",
+    "onnxruntime": "onnxruntime",
+}
 _CALIBRATED = ("known", "probability")
 _HEAD_OPSET = 17  # of a head alone; behind a backbone it takes the backbone's
 
@@ -196,6 +205,12 @@ def _teachable(asked: bool | Teachable, target: str, head_precision: str) -> Tea
             f"{head_precision!r}; leave one of both out"
         )
     if isinstance(asked, Teachable):
+        if asked.form == "default" and form == "input":
+            raise UnsupportedOptionError(
+                "TensorRT takes what has a default for a constant, so that a teachable model "
+                f"for {target} can't have the form 'default'; take the form 'input', or the "
+                "target portable"
+            )
         return asked
     return Teachable(form) if asked else None
 
@@ -216,7 +231,7 @@ def _add_head(nodes: Nodes, head: Head, info: GraphInfo, outputs: Sequence[str])
         EMBEDDING,
         head,
         precision=info.head_precision,
-        dialect="onnxruntime" if find_target(info.target).tensorrt is None else "portable",
+        dialect=_DIALECTS[int8_dialect(find_target(info.target))],
         outputs=outputs,
         slots=None if info.teachable is None else _taught_slots(head, info.teachable),
     )
@@ -253,6 +268,9 @@ def _finish_head(
     if teachable is not None:
         info = replace(info, slots=_taught_slots(head, teachable))
         make_teachable(model, head, teachable)
+        if teachable.form == "input":  # TensorRT compiles for a range of shapes
+            profile = profile_note(head, info.slots, teachable.max_classes)
+            notes = [*notes, ("profile", profile)]
     contract = replace(
         head.contract,
         graph=info,

@@ -16,7 +16,16 @@ from edge_imprint_runtime.contract import EPSILON, Contract
 from edge_imprint_runtime.errors import HeadMismatchError
 from edge_imprint_runtime.head import Head
 
-__all__ = ["CLASSES", "COLUMNS", "ClassTensor", "check_head", "class_tensors", "layout"]
+__all__ = [
+    "CLASSES",
+    "COLUMNS",
+    "ClassTensor",
+    "check_head",
+    "class_profile",
+    "class_tensors",
+    "layout",
+    "profile_note",
+]
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -85,6 +94,69 @@ def class_tensors(head: Head, slots: int) -> dict[str, ClassTensor]:
             shape[0] = _GROWING[name]
         tensors[name] = ClassTensor(array, tuple(shape))
     return tensors
+
+
+def class_profile(
+    head: Head, slots: int, max_classes: int
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Say which shapes the class tensors of a graph may take: an optimisation profile.
+
+    Args:
+        head: C classes of up to K proxies.
+        slots: K.
+        max_classes: How many classes the model may come to know, >= C.
+
+    Returns:
+        By name, as in `class_tensors`, the shapes of the fewest classes, of C and of the most.
+        The fewest are one, or under votes as many as have columns for all that vote. Equal
+        shapes where nothing grows.
+
+    Raises:
+        HeadMismatchError: A class has more than K proxies, or there are more classes.
+    """
+    present = len(head.labels)
+    if present > max_classes:
+        raise HeadMismatchError(
+            f"the head has {present} classes, the model would hold {max_classes}; "
+            "export it with a higher --max-classes"
+        )
+    counts = (-(-head.rule.neighbors // slots), present, max_classes)
+    shapes = {name: tensor.shape for name, tensor in class_tensors(head, slots).items()}
+    least, usual, most = (
+        {name: _shape_of(shape, classes, slots) for name, shape in shapes.items()}
+        for classes in counts
+    )
+    return {name: (least[name], usual[name], most[name]) for name in shapes}
+
+
+def _shape_of(shape: tuple[int | str, ...], classes: int, slots: int) -> tuple[int, ...]:
+    sizes = {CLASSES: classes, COLUMNS: classes * slots}
+    return tuple(sizes[side] if isinstance(side, str) else side for side in shape)
+
+
+def profile_note(head: Head, slots: int, max_classes: int) -> str:
+    """Write `class_profile` in one line: the tensors that grow, ``name:MIN,OPT,MAX``.
+
+    Args:
+        head: As in `class_profile`, likewise the others.
+        slots: K.
+        max_classes: The most classes.
+
+    Returns:
+        Such as ``proxies:512x25,512x250,512x6400``; a blank between tensors.
+
+    Raises:
+        HeadMismatchError: As in `class_profile`.
+    """
+    growing = {
+        name: shapes
+        for name, shapes in class_profile(head, slots, max_classes).items()
+        if name == "proxies" or name in _GROWING
+    }
+    return " ".join(
+        f"{name}:{','.join('x'.join(map(str, shape)) for shape in shapes)}"
+        for name, shapes in growing.items()
+    )
 
 
 def _compared(

@@ -250,6 +250,8 @@ class Model:
     def save_head(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write what the model knows, atomically.
 
+        Teaching waits meanwhile, so that no older head is written over a newer one.
+
         Args:
             path: A head file, replaced where it is there; None for the one beside the model,
                 which `open_model` reads.
@@ -261,8 +263,9 @@ class Model:
             NotTeachableError, HeadFileError: As in `forget`.
             OutputWriteError: It can't be written; what was there still is.
         """
-        head = self.require_head()
-        return head.save(head_beside(self._where) if path is None else path, force=True)
+        with self._teaching:
+            head = self.require_head()
+            return head.save(head_beside(self._where) if path is None else path, force=True)
 
     def require_head(self) -> Head:
         """Return what the model knows, or say why it can't be taught.

@@ -36,10 +36,13 @@ _MAX_DESCRIPTION_BYTES = 64 * 2**20
 
 # Numbers of the fields of onnx.proto that are looked at.
 _MODEL_GRAPH, _MODEL_NOTES, _MODEL_TRAINING, _MODEL_FUNCTION = 7, 14, 20, 25
+_TRAINING_GRAPHS = (1, 2)
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
 _GRAPH_NOTES = (10, 16)
-_NODE_ATTRIBUTE, _NODE_NOTES = 5, (6, 9)
+_NODE_KIND, _NODE_ATTRIBUTE, _NODE_NOTES = 4, 5, (6, 9)
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+# Of each of these an attribute has one.
+_ATTRIBUTE_ONE = {5: "a tensor", 6: "a graph", 22: "a sparse tensor"}
 _FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _DIMS, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
 _FLOATS, _INT32S, _STRINGS, _INT64S, _DOUBLES, _UINT64S = 4, 5, 6, 7, 10, 11
@@ -62,6 +65,8 @@ _TYPES = {
     15: (128, _DOUBLES),  # two doubles
 }
 _TEXT = 8
+# What an execution provider compiled, in the node or in a file that it names by any path.
+_COMPILED = b"EPContext"
 # The wire type of a number that stands alone.
 _ALONE = {_FLOATS: FIXED32, _DOUBLES: FIXED64}
 _ALONE |= dict.fromkeys((_INT32S, _INT64S, _UINT64S), VARINT)
@@ -109,7 +114,8 @@ def check_model_file(path: str | os.PathLike[str]) -> None:
     Raises:
         ModelFileError: It is missing, can't be read, or is no ONNX model.
         UnsafeModelError: It keeps weights in other files, or claims what it does not hold:
-            tensors of another size than their numbers, too many nodes, too deep a nesting.
+            tensors of another size than their numbers, too many nodes, too deep a nesting,
+            a part stated twice; or it holds what was compiled for one accelerator.
     """
     where = str(path)
     if not os.path.isfile(path):  # a pipe or a device would be waited for
@@ -188,8 +194,10 @@ class _Walk(Wire):
                 self._function(start, end)
             elif number == _MODEL_TRAINING:
                 self.found.trainings += 1
-                for _, kind, a, b in self.read(start, end):
-                    if kind == LENGTH:
+                graphs_seen = set[int]()
+                for part, kind, a, b in self.read(start, end):
+                    if kind == LENGTH and part in _TRAINING_GRAPHS:
+                        self.once(graphs_seen, part, "a training graph")
                         self._graph(a, b, 1)
         if graphs != 1:
             raise self.broken(f"it has {graphs} graphs" if graphs else "it has no nodes")
@@ -243,13 +251,21 @@ class _Walk(Wire):
         for number, wire, a, b in self.read(start, end):
             if wire == LENGTH and number == _NODE_ATTRIBUTE:
                 self._attribute(a, b, depth)
+            elif wire == LENGTH and number == _NODE_KIND and self.data[a:b] == _COMPILED:
+                raise self.unsafe(
+                    "holds what was compiled for one accelerator (an EPContext node), which "
+                    "may name any file; export it again without"
+                )
             elif wire == LENGTH and number in _NODE_NOTES:
                 self.flat_bytes += b - a
 
     def _attribute(self, start: int, end: int, depth: int) -> None:
+        seen = set[int]()
         for number, wire, a, b in self.read(start, end):
             if wire != LENGTH:
                 continue
+            if number in _ATTRIBUTE_ONE:
+                self.once(seen, number, f"{_ATTRIBUTE_ONE[number]} of an attribute")
             if number in _ATTRIBUTE_TENSORS:
                 self._tensor(a, b)
             elif number in _ATTRIBUTE_GRAPHS:
@@ -258,9 +274,10 @@ class _Walk(Wire):
                 self._sparse(a, b)
 
     def _sparse(self, start: int, end: int) -> None:
-        dims, data_type = list[int](), 0
+        dims, data_type, seen = list[int](), 0, set[int]()
         for number, wire, a, b in self.read(start, end):
             if wire == LENGTH and number in (1, 2):
+                self.once(seen, number, "a part of a sparse tensor")
                 kind = self._tensor(a, b)
                 data_type = kind if number == 1 else data_type
             elif number == 3:
@@ -274,13 +291,19 @@ class _Walk(Wire):
     def _tensor(self, start: int, end: int) -> int:
         """Hold a tensor's shape against its numbers; returns its type."""
         dims, data_type, name, external = list[int](), 0, "", dict[str, str]()
-        is_external, held, raw = False, dict[int, list[Span]](), -1
+        is_external, held, raw, seen = False, dict[int, list[Span]](), -1, set[int]()
         for number, wire, a, b in self.read(start, end):
             if number == _DIMS:
                 dims += self.integers(wire, a, b)
             elif number == _TYPE and wire == VARINT:
                 data_type = a
             elif number == _LOCATION and wire == VARINT:
+                self.once(seen, number, "the place of a tensor's numbers")
+                if a > 1:
+                    raise self.unsafe(
+                        "keeps a tensor's numbers in a place that ONNX does not have; "
+                        "export it again"
+                    )
                 is_external = a == 1
             elif number == _NAME and wire == LENGTH:
                 name = self.text(a, b)

@@ -12,6 +12,7 @@ __all__ = ["FIXED32", "FIXED64", "LENGTH", "VARINT", "Wire"]
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _MAX_FIELDS = 5_000_000
+_MAX_NUMBER = 2**29 - 1  # of a field
 
 
 class Wire:
@@ -56,6 +57,9 @@ class Wire:
             if key >= 0x80:
                 key, position = self.varint(position - 1, end)
             number, wire = key >> 3, key & 7
+            # Others would be cut to 32 bits by protobuf, and be another field there.
+            if not 0 < number <= _MAX_NUMBER:
+                raise self.broken("it is cut off, or no protobuf message")
             if wire == LENGTH:
                 size, position = self.varint(position, end)
                 after = position + size
@@ -71,8 +75,22 @@ class Wire:
                 yield number, wire, 0, 0
             else:
                 raise self.broken("it is no protobuf message")
-            if number == 0 or position > end:
+            if position > end:
                 raise self.broken("it is cut off, or no protobuf message")
+
+    def once(self, seen: set[int], number: int, what: str) -> None:
+        """Refuse a field that is there again.
+
+        Protobuf merges the two messages, so that neither alone tells what a library reads.
+
+        Args:
+            seen: The numbers of the fields that were there; this one is added.
+            number: The field's number.
+            what: What the field is, for the message.
+        """
+        if number in seen:
+            raise self.unsafe(f"states {what} twice; export it again")
+        seen.add(number)
 
     def count_field(self) -> None:
         """Count one field, of a limited number."""

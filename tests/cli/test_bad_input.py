@@ -183,7 +183,7 @@ CASES = [
     ("export {d}/out --out {d}/out/m", 1, "is not a head file"),
     ("export {model} --out {d}/out/m", 1, "is not a head file"),
     ("export {bare} --out {d}/out/m", 1, "the head does not say which backbone"),
-    ("export {head} --out {d}/out/m --input frame", 2, "can be resized by 'linear' only"),
+    ("export {head} --out {d}/out/m --input frame", 2, "--input frame needs --frame"),
     ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
     ("verify {model} --head {other} --images {photos}", 1, "does not decide as its head"),
     ("verify {model} --head {named} --images {photos}", 1, "labels are not the head's"),

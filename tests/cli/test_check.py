@@ -95,6 +95,61 @@ def test_notes_are_no_failure(run: Run, foreign: Path, tmp_path: Path) -> None:
     assert taken == f"jetpack-6.2 takes {tmp_path}/label.onnx"
 
 
+INLINE = "inline them (onnx.inliner.inline_local_functions)"
+OLD = f"the file defines functions of its own, which TensorRT reads from 9.0 on; {INLINE}"
+NEW = f"the file defines functions of its own, and what is in them is not checked; {INLINE}"
+PLUGIN = (
+    "an operator of no standard domain needs a TensorRT plugin of its name; export without "
+    "operators of other tools, or provide the plugin"
+)
+LIBRARY = (
+    "an operator of a domain that ONNX Runtime does not bring; export without operators of "
+    "other tools, or register the library that has them"
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "functions", "domain"),
+    [
+        ("jetpack-6.0", OLD, PLUGIN),
+        ("jetpack-6.2", NEW, PLUGIN),
+        ("onnxruntime", NEW, LIBRARY),
+    ],
+)
+def test_what_no_target_knows_is_a_finding(
+    run: Run, tmp_path: Path, target: str, functions: str, domain: str
+) -> None:
+    """A plugin (without inputs, called as one of ONNX's), and a function that calls itself."""
+    values = helper.make_tensor_value_info
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    again = helper.make_node("Again", ["a"], ["b"], domain="own")
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", [], ["p"], "plug", domain="own"),
+            helper.make_node("Again", ["x"], ["q"], "call", domain="own"),
+            helper.make_node("Relu", ["x"], ["y"]),
+        ],
+        "strange",
+        [values("x", TensorProto.FLOAT, ["N", 8])],
+        [values("y", TensorProto.FLOAT, ["N", 8])],
+    )
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    model.functions.append(
+        helper.make_function("own", "Again", ["a"], ["b"], [again], imports)
+    )
+    path = tmp_path / "strange.onnx"
+    onnx.save(model, path)
+    done = run("check", path, "--target", target)
+    assert done.returncode == 1
+    assert sorted(done.stdout.splitlines()) == [
+        f"refused: 1 Cast (plug): {domain}",
+        f"refused: Again: {functions}",
+    ]
+    assert done.stderr == (
+        f"error: {target} refuses {path} or computes it wrongly, for 2 reasons; see above\n"
+    )
+
+
 def test_json(run: Run, foreign: Path, tiny_model: Path) -> None:
     done = run("check", foreign, "--target", "jetpack-6.0", "--json")
     assert done.returncode == 1

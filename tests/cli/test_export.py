@@ -36,10 +36,9 @@ def test_it_prints_what_it_found(run: Run, workshop: Any, tmp_path: Path) -> Non
         "beside float32, on 18 photos of the build: 100.00% of labels agree"
     )
     assert following.startswith("next: ")
-    assert done.stderr.splitlines()[-1] == (
-        "note: compared on photos that the head has seen; build with --hold-out 0.1 to "
-        "compare on others"
-    )
+    seen = "note: compared on photos that the head has seen; build with --hold-out 0.1 to "
+    few = "note: compared on 18 photos only, which shows little; give more with --images"
+    assert done.stderr.splitlines()[-2:] == [seen + "compare on others", few]
 
 
 def test_json(run: Run, workshop: Any, tmp_path: Path) -> None:
@@ -52,7 +51,7 @@ def test_json(run: Run, workshop: Any, tmp_path: Path) -> None:
     assert found["proof"]["agreement"] == 1.0
     facts = json.loads(run("inspect", out, "--json").stdout)
     assert facts["precision"] == "fp16"
-    assert facts["note_proof"].startswith("photos=18 held_out=no agreement=1.0000 ")
+    assert facts["note_proof"].startswith("photos=18 source=build agreement=1.0000 ")
 
 
 def test_outputs(run: Run, workshop: Any, tmp_path: Path) -> None:
@@ -113,7 +112,26 @@ def test_every_target(run: Run, workshop: Any, tmp_path: Path) -> None:
             "must be rgb, bgr, nv12 or yuyv and a size",
         ),
         (["--input", "frame", "--frame", "nv12:41x30"], "has pixels in pairs, got 30x41"),
-        (["--input", "frame"], "frames of any size can be resized by 'linear' only"),
+        (["--input", "frame"], "--input frame needs --frame, what the camera delivers"),
+        (["--input", "frame", "--frame", "bgr:any"], "can be resized by 'linear' only"),
+        (
+            ["--input", "frame", "--frame", "rgb:0x0"],
+            "must be rgb, bgr, nv12 or yuyv and a size",
+        ),
+        (["--input", "frame", "--frame", "nv12:any"], "frames of any size are rgb or bgr"),
+        (
+            ["--input", "frame", "--frame", "rgb:100000x9"],
+            "frame width must be an integer from 1",
+        ),
+        (["--no-proof", "--min-agreement", "1"], "--no-proof compares nothing; leave out"),
+        (
+            ["--part", "backbone", "--outputs", "scores,label,proxy"],
+            "has one output, embedding",
+        ),
+        (
+            ["--teachable", "--max-classes", "2"],
+            "the head has 3 classes, more than --max-classes 2",
+        ),
         (["--max-classes", "5"], "--max-classes and --taught-proxies are for --teachable"),
         (["--outputs", "scores,label,known"], "the head is not calibrated"),
         (["--outputs", "label"], "outputs must hold 'scores' and 'label'"),

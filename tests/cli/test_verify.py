@@ -14,6 +14,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edge_imprint_runtime import open_model
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -104,6 +106,58 @@ def test_a_page_is_written_of_what_failed_too(run: Run, workshop: Any, tmp_path:
     found = json.loads(run(*words, "--json").stdout)
     assert found["passed"] is False
     assert found["agreement"] < 1
+
+
+@pytest.fixture(scope="module")
+def teachable(run: Run, workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teachable model, its head beside. Don't change them."""
+    out = tmp_path_factory.mktemp("teachable") / "m.onnx"
+    done = run("export", workshop.head, "--out", out, "--teachable")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_teachable_model_tells_its_head(
+    run: Run, workshop: Any, teachable: Path, tmp_path: Path
+) -> None:
+    done = run(*arguments(workshop, teachable), "--reference", 0, env={"COLUMNS": "120"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"run with the head {workshop.head}"
+    assert done.stdout.count("built-in classes") == 2
+    assert "note:" not in done.stderr
+    model = Path(shutil.copy(teachable, tmp_path))
+    beside = tmp_path / "m.onnx.head"
+    shutil.copy(f"{teachable}.head", beside)
+    opened = open_model(model, "cpu")
+    opened.forget("green")
+    opened.save_head()
+    done = run(*arguments(workshop, model), "--reference", 0, "--json")
+    assert done.returncode == 0, done.stderr
+    told = (
+        f"{beside} is another head than the one given; the model was run with the one given, "
+        "and opens with that beside it"
+    )
+    assert f"note: {told}" in done.stderr.splitlines()
+    found = json.loads(done.stdout)
+    assert (found["head"], found["notes"]) == (str(workshop.head), [told])
+
+
+def test_built_in_classes_are_verified_too(
+    run: Run, workshop: Any, teachable: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(teachable)
+    proxies = next(t for t in model.graph.initializer if t.name == "proxies")
+    values = numpy_helper.to_array(proxies)[:, ::-1]
+    proxies.CopyFrom(numpy_helper.from_array(values.copy(), "proxies"))
+    onnx.save(model, tmp_path / "m.onnx")
+    shutil.copy(f"{teachable}.head", tmp_path)
+    done = run(*arguments(workshop, tmp_path / "m.onnx"), "--reference", 0)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[1].startswith("18 photos: 100.00% of labels agree")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: run with built-in classes on photos inputs, the model does not decide as its "
+        "head: "
+    )
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_photos_of_the_build_are_remembered(
     file = built(photos, network, tmp_path)
     evidence = find_evidence(file, Head.load(file), None, calibrate=False)
     assert evidence is not None
-    assert not evidence.held_out
+    assert evidence.source == "build"
     assert sorted(evidence.proof) == list(range(70))
     assert len(evidence.calibration) == 0
     classes = evidence.truth[evidence.proof[:15]]  # in turns: all classes from the first on
@@ -72,7 +72,7 @@ def test_held_out_photos_judge_and_the_others_calibrate(
     file = built(photos, network, tmp_path, share=0.3)
     evidence = find_evidence(file, Head.load(file), None, calibrate=True)
     assert evidence is not None
-    assert evidence.held_out
+    assert evidence.source == "held_out"
     out = hold_out(find_photos(photos), 0.3)
     assert set(evidence.proof) == set(np.flatnonzero(out))
     assert set(evidence.calibration) == set(np.flatnonzero(~out))

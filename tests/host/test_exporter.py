@@ -58,10 +58,11 @@ def test_what_is_found_is_printed_in_the_file(head: Path, tmp_path: Path) -> Non
     made = export(head, out=tmp_path / "m.onnx")
     assert made.path == tmp_path / "m.onnx"
     assert made.proof is not None
-    assert made.proof.held_out
+    assert made.proof.source == "held_out"
     assert made.proof.agreement == 1.0
     assert made.proof.max_difference < 1e-4
-    assert made.notes == ()
+    few = f"compared on {made.proof.photos} photos only, which shows little; give more with "
+    assert made.notes == (few + "--images",)
     found = notes(made.path)
     assert found["proof"] == made.proof.line()
     assert found["exported_with"].startswith("edge-imprint=")
@@ -178,7 +179,7 @@ def test_photos_that_are_gone_are_said_to_be(
     build(photos, backbone=network, out=file)
     photos.rename(tmp_path / "moved")
     made = export(file, out=tmp_path / "m.onnx")
-    gone = "the photos of the build are no longer where they were; name photos with --images"
+    gone = "it is not known where the photos of the build are now; name photos with --images"
     assert made.proof is None
     assert made.notes == (f"not compared with float32: {gone}",)
     with pytest.raises(NoImagesError) as caught:
@@ -186,9 +187,56 @@ def test_photos_that_are_gone_are_said_to_be(
     assert str(caught.value) == f"int8 is calibrated on photos: {gone}"
     again = export(file, out=tmp_path / "n.onnx", images=tmp_path / "moved")
     seen = "compared on photos that the head has seen; build with --hold-out 0.1 to "
-    assert again.notes == (seen + "compare on others",)
+    few = "compared on 12 photos only, which shows little; give more with --images"
+    assert again.notes == (seen + "compare on others", few)
+    assert again.proof is not None
+    assert again.proof.source == "build"  # known by what they hold
+    for options in ({"precision": "fp16"}, {"head_precision": "int8"}, {"min_agreement": 0.5}):
+        with pytest.raises(NoImagesError) as caught:
+            export(file, out=tmp_path / "p.onnx", **options)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            f"the model can't be compared with float32: {gone}, or leave the comparison out "
+            "with --no-proof"
+        )
+    assert not (tmp_path / "p.onnx").exists()
+    assert export(file, out=tmp_path / "p.onnx", precision="fp16", proof=False).proof is None
     silent = export(file, out=tmp_path / "o.onnx", proof=False)
     assert (silent.proof, silent.notes) == (None, ())
+
+
+def test_other_photos_are_given_ones_and_all_judge(
+    head: Path, tmp_path: Path, write_photos: WritePhotos
+) -> None:
+    other = write_photos(tmp_path / "other", {"red": 30, "green": 30}, size=20)
+    made = export(head, out=tmp_path / "m.onnx", images=other)
+    assert made.proof is not None
+    assert (made.proof.photos, made.proof.source) == (60, "given")
+    assert made.notes == ()
+
+
+def test_nothing_is_written_twice_into_one_file(head: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    for bill, options in ((out, {}), (tmp_path / "m.onnx.head", {"teachable": True})):
+        with pytest.raises(OutputWriteError) as caught:
+            export(head, out=out, sbom=bill, **options)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            f"cannot write {bill}: it would be written twice, as the model, its head or its "
+            "bill of materials; name another file"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fp16_with_broken_photos_among_those_given(
+    head: Path, tmp_path: Path, photos: Path
+) -> None:
+    folder = tmp_path / "mostly broken"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.png").write_bytes(b"no image %d" % number)
+    (folder / "good.png").write_bytes((photos / "red" / "red-0.png").read_bytes())
+    made = export(head, out=tmp_path / "m.onnx", precision="fp16", images=folder)
+    assert made.proof is not None
+    assert made.proof.photos == 1
 
 
 def test_bill_of_materials(head: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from edge_imprint_runtime.errors import (
     OutputWriteError,
     ParameterError,
 )
+from edge_imprint_runtime.files import write_atomic
 from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.teaching import forget, teach
 
@@ -383,6 +384,39 @@ def test_several_threads_teach_and_nothing_is_lost(
     for thread in threads:
         thread.join()
     assert set(model.labels) == {*make_head().labels, *(f"new {i}" for i in range(8))}
+
+
+def test_an_older_head_is_not_written_over_a_newer_one(
+    make_model: MakeModel, make_head: MakeHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread is held where it writes; what another teaches meanwhile is not lost."""
+    path = make_model(make_head())
+    model = open_model(path, threads=1)
+    writing, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def gated(*given: Any, **options: Any) -> Path:
+        if not writing.is_set():
+            writing.set()
+            assert go.wait(30)
+        return write_atomic(*given, **options)
+
+    def teach_and_save() -> None:
+        model.teach("new", pixels(2))
+        model.save_head()
+        done.set()
+
+    monkeypatch.setattr("edge_imprint_runtime.head.write_atomic", gated)
+    threads = [threading.Thread(target=each) for each in (model.save_head, teach_and_save)]
+    threads[0].start()
+    assert writing.wait(30)
+    threads[1].start()
+    done.wait(0.5)  # it gets far where nothing holds it
+    assert len(model.predict(pixels(1))) == 1  # answers go on meanwhile
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert done.is_set()
+    assert Head.load(head_beside(path)).labels == model.labels == (*make_head().labels, "new")
 
 
 def test_teaching_loads_neither_torch_nor_onnx(

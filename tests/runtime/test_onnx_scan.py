@@ -175,6 +175,33 @@ def raw_twice(model: onnx.ModelProto) -> bytes:
     return b"\x3a" + bytes([len(graph)]) + graph
 
 
+def compiled(model: onnx.ModelProto) -> None:
+    model.graph.node.append(
+        helper.make_node(
+            "EPContext",
+            ["x"],
+            ["z"],
+            domain="com.microsoft",
+            embed_mode=0,
+            ep_cache_context="../../../etc/passwd",
+        )
+    )
+
+
+def compiled_in_a_branch(model: onnx.ModelProto) -> None:
+    inner = small_model()
+    compiled(inner)
+    model.graph.node.append(
+        helper.make_node("If", ["c"], ["o"], then_branch=inner.graph, else_branch=inner.graph)
+    )
+
+
+COMPILED = (
+    "holds what was compiled for one accelerator (an EPContext node), which may name any "
+    "file; export it again without"
+)
+
+
 def with_tensor(**changes: object) -> Change:
     return lambda model: model.graph.initializer.append(weight(**changes))
 
@@ -232,6 +259,14 @@ UNSAFE: dict[str, tuple[Change, str]] = {
     "another type": (
         with_tensor(data_type=99),
         "gives 'w' the type 99, which ONNX does not have",
+    ),
+    "compiled": (compiled, COMPILED),
+    "compiled, in a branch": (compiled_in_a_branch, COMPILED),
+    "compiled, in a function": (
+        lambda m: m.functions.append(
+            onnx.FunctionProto(node=[onnx.NodeProto(op_type="EPContext")])
+        ),
+        COMPILED,
     ),
     "numbers twice": (raw_twice, "states the numbers of 'w' twice"),
     "numbers of two kinds": (

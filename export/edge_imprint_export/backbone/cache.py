@@ -22,6 +22,8 @@ __all__ = ["cache_folder", "cached", "known_difference", "lookup", "remember_dif
 # Raised whenever this package writes another graph for the same backbone.
 _FORM = 1
 _TOOLS = ("torch", "timm", "onnx", "onnxscript")
+# What runs a graph before and after it is rewritten; it is installed by one of two names.
+_RUNNERS = ("onnxruntime", "onnxruntime-gpu")
 
 
 def cache_folder() -> Path:
@@ -78,7 +80,7 @@ def known_difference(info: BackboneInfo, form: str) -> float | None:
 
     Args:
         info: Which backbone.
-        form: All that decides the rewriting.
+        form: All that decides the rewriting. What ran both, ONNX Runtime's version, is added.
 
     Returns:
         What `remember_difference` was told, or None where it was told nothing.
@@ -100,15 +102,19 @@ def remember_difference(info: BackboneInfo, form: str, difference: float) -> Non
 
 
 def _difference_path(info: BackboneInfo, form: str) -> Path:
-    graph, digest = _path(info), hashlib.sha256(form.encode()).hexdigest()
+    key = "\n".join([form, *_versions(_RUNNERS)])
+    graph, digest = _path(info), hashlib.sha256(key.encode()).hexdigest()
     return graph.with_name(f"{graph.stem}.{digest[:16]}.txt")
 
 
 def _path(info: BackboneInfo) -> Path:
-    versions = [f"{tool}={_version(tool)}" for tool in _TOOLS]
     size = f"{info.preprocess.height}x{info.preprocess.width}"
-    key = "\n".join([str(_FORM), info.digest, size, str(OPSET), *versions])
+    key = "\n".join([str(_FORM), info.digest, size, str(OPSET), *_versions(_TOOLS)])
     return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
+
+
+def _versions(tools: tuple[str, ...]) -> list[str]:
+    return [f"{tool}={_version(tool)}" for tool in tools]
 
 
 def _version(tool: str) -> str:

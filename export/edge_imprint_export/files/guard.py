@@ -25,7 +25,9 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _MAX_SIDE = 2**31 - 1
 
 
-def read_model(path: str | os.PathLike[str], where: str | None = None) -> onnx.ModelProto:
+def read_model(
+    path: str | os.PathLike[str], where: str | None = None, *, foreign: bool = False
+) -> onnx.ModelProto:
     """Read an ONNX file that may come from anywhere.
 
     Weights in files beside it (external data) are read in, from its own folder only.
@@ -33,6 +35,9 @@ def read_model(path: str | os.PathLike[str], where: str | None = None) -> onnx.M
     Args:
         path: The file.
         where: What messages call it; its path unless given.
+        foreign: Let operators pass that the file defines itself or that are of unknown
+            domains. It can then be looked at, not run: nothing is known of what they do,
+            and what lies inside the file's own is not checked.
 
     Returns:
         The model, whole: nodes in order, every name defined once, and ONNX's check passed.
@@ -40,13 +45,14 @@ def read_model(path: str | os.PathLike[str], where: str | None = None) -> onnx.M
     Raises:
         ModelFileError: The file is missing, can't be read, or is no ONNX model.
         UnsafeModelError: It reaches outside its folder, claims what it does not hold, defines
-            operators of its own or uses unknown ones, or its graph is not sound.
+            operators of its own or uses unknown ones (unless ``foreign``), holds what was
+            compiled for one accelerator, or its graph is not sound.
     """
     file = Path(path)
     where = str(file) if where is None else where
-    model = _parse(_read(file, where), where)
+    model = _parse(_read(file, where), where, foreign)
     try:
-        _check_domains(model, where)
+        _check_domains(model, where, foreign)
         _check_graph(model.graph, _Scopes(model.graph, where))
         read_spans(vet(model, file.parent, where), where)
         check_graph(_skeleton(model, where), where)
@@ -72,10 +78,10 @@ def _read(file: Path, where: str) -> bytes:
         raise ModelFileError(f"cannot read {where}: {reason}") from error
 
 
-def _parse(data: bytes, where: str) -> onnx.ModelProto:
+def _parse(data: bytes, where: str, foreign: bool) -> onnx.ModelProto:
     found = scan(data, where)
-    if found.functions or found.trainings:
-        what = "operators of its own" if found.functions else "training graphs"
+    if found.trainings or (found.functions and not foreign):
+        what = "training graphs" if found.trainings else "operators of its own"
         raise UnsafeModelError(f"{where} defines {what}; export it again without them")
     try:
         model = onnx.load_model_from_string(data)
@@ -86,12 +92,12 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
     return model
 
 
-def _check_domains(model: onnx.ModelProto, where: str) -> None:
+def _check_domains(model: onnx.ModelProto, where: str, foreign: bool) -> None:
     imported = [_full(entry.domain) for entry in model.opset_import]
     if len(set(imported)) != len(imported):
         raise UnsafeModelError(f"{where} names an operator set twice; export it again")
     for node in all_nodes(model.graph):
-        if node.domain not in DOMAINS:
+        if node.domain not in DOMAINS and not foreign:
             raise UnsafeModelError(
                 f"{where} uses {_told(node)} of {node.domain[:80]!r}, and only operators of "
                 "ONNX (ai.onnx, ai.onnx.ml) and of ONNX Runtime (com.microsoft) are known; "
@@ -99,7 +105,7 @@ def _check_domains(model: onnx.ModelProto, where: str) -> None:
             )
         if _full(node.domain) not in imported:
             raise UnsafeModelError(
-                f"{where} uses {_told(node)} of {_full(node.domain)} without naming that "
+                f"{where} uses {_told(node)} of {_full(node.domain)[:80]} without naming that "
                 "operator set's version; export it again"
             )
 
@@ -149,6 +155,8 @@ def _check_graph(graph: onnx.GraphProto, scopes: _Scopes) -> None:
     scopes.known.append(known)
     scopes.later.append(set(made))
     for node in graph.node:
+        if not node.output:
+            raise UnsafeModelError(f"{where}: {_told(node)} makes nothing; export it again")
         for name in node.input:
             if name and not scopes.knows(name):
                 scopes.refuse(graph, node, name)
@@ -224,6 +232,8 @@ def _skeleton(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
                 "export it again"
             )
     bare = without_weights(model)
+    # A function that calls itself would never be worked out.
+    del bare.functions[:]
     bare.graph.name = bare.graph.name or "graph"
     # What runs a model works out its outputs' shapes.
     shaped = [o for o in bare.graph.output if o.type.tensor_type.HasField("shape")]

@@ -23,7 +23,7 @@ from edge_imprint_runtime.head import Head
 
 __all__ = ["DIALECTS", "add_head"]
 
-DIALECTS = ("portable", "onnxruntime")
+DIALECTS = ("portable", "tensorrt", "onnxruntime")
 
 
 def add_head(

@@ -34,8 +34,9 @@ class Rounding:
     Attributes:
         precision: ``fp16``, or ``int8``: 255 steps, a scale a point.
         dialect: How int8 is written. ``onnxruntime``: MatMulInteger; ``portable``:
-            QuantizeLinear and DequantizeLinear about a MatMul, symmetric, which TensorRT
-            reads as int8.
+            QuantizeLinear and DequantizeLinear about a MatMul, symmetric, the proxies float32
+            before them, since TensorRT 8 takes no int8 weights; ``tensorrt``: the same, the
+            proxies int8.
     """
 
     precision: str
@@ -85,8 +86,11 @@ def add_product(
     else:
         scale, steps = _steps(points)
         squares = np.square(scale) * square_sums(steps)
-        add = _add_integer if rounding.dialect == "onnxruntime" else _add_quantized
-        product, unit = add(nodes, x, steps[rows])
+        if rounding.dialect == "onnxruntime":
+            product, unit = _add_integer(nodes, x, steps[rows])
+        else:
+            kept = rounding.dialect == "portable"
+            product, unit = _add_quantized(nodes, x, steps[rows], float_weights=kept)
     scales = nodes.constant("head/proxy_scale", factor * unit * scale[rows], np.float32)
     x = nodes.add("Mul", [product, scales], "head/scaled_by_proxy")
     x = nodes.add("Mul", [x, largest], "head/product")
@@ -134,7 +138,9 @@ def _add_integer(nodes: Nodes, x: str, proxies: npt.NDArray[Any]) -> tuple[str, 
     return x, float(_STEP)
 
 
-def _add_quantized(nodes: Nodes, x: str, proxies: npt.NDArray[Any]) -> tuple[str, float]:
+def _add_quantized(
+    nodes: Nodes, x: str, proxies: npt.NDArray[Any], *, float_weights: bool
+) -> tuple[str, float]:
     """Add a product of what was rounded to steps; the proxies are in steps still."""
     # Their scales wait behind the product: an axis of scales came with opset 13 only.
     step = nodes.constant("head/step", _STEP, np.float32)
@@ -142,6 +148,9 @@ def _add_quantized(nodes: Nodes, x: str, proxies: npt.NDArray[Any]) -> tuple[str
     one = nodes.constant("head/one_step", 1, np.float32)
     x = nodes.add("QuantizeLinear", [x, step, zero], "head/in_steps")
     x = nodes.add("DequantizeLinear", [x, step, zero], "head/from_steps")
-    matrix = nodes.constant("proxies", np.ascontiguousarray(proxies.T), np.int8)
+    dtype = np.float32 if float_weights else np.int8
+    matrix = nodes.constant("proxies", np.ascontiguousarray(proxies.T), dtype)
+    if float_weights:
+        matrix = nodes.add("QuantizeLinear", [matrix, one, zero], "head/whole_proxies")
     matrix = nodes.add("DequantizeLinear", [matrix, one, zero], "head/proxies_in_steps")
     return nodes.add("MatMul", [x, matrix], "head/rounded_product"), 1.0

@@ -69,7 +69,8 @@ def make_teachable(model: onnx.ModelProto, head: Head, teachable: Teachable) -> 
 def bake(model: onnx.ModelProto, head: Head) -> onnx.ModelProto:
     """Make an ordinary model of a teachable one and a head: its classes become constants.
 
-    The metadata's proof goes: it was of the classes that the model was exported with.
+    The metadata's proof goes: it was of the classes that the model was exported with. So does
+    its profile: no class tensor is an input any more.
 
     Args:
         model: A teachable model; it is changed in place.
@@ -111,7 +112,7 @@ def _baked(contract: Contract, graph: GraphInfo, head: Head, slots: int) -> Cont
     return replace(
         head.contract,
         graph=replace(graph, slots=slots, teachable=None),
-        notes=tuple(note for note in contract.notes if note[0] != "proof"),
+        notes=tuple(note for note in contract.notes if note[0] not in ("proof", "profile")),
     )
 
 

@@ -10,16 +10,15 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
-from edge_imprint_export.graph import EMBEDDING, to_bytes
+from edge_imprint_export.graph import EMBEDDING
 from edge_imprint_export.precision.layers import LayerError
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import AgreementError
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.images import normalize
 
-__all__ = ["MIN_AGREEMENT", "Answer", "Batch", "Proof", "prove"]
+__all__ = ["MIN_AGREEMENT", "Answer", "Batch", "Proof", "prove", "require_finite"]
 
 Batch: TypeAlias = tuple[npt.NDArray[np.generic], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -40,7 +39,9 @@ class Proof:
 
     Attributes:
         photos: How many photos both were given.
-        held_out: Whether the head has seen none of them.
+        source: Where they are from: ``held_out`` by the build, so that the head has seen none
+            of them; the ``build``, whose head has seen them all; or ``given``, which may be
+            either.
         agreement: Share of photos with the same label.
         accuracy: Share of labelled photos that the file gets right; None without labels.
         accuracy_float32: The same of the original.
@@ -49,7 +50,7 @@ class Proof:
     """
 
     photos: int
-    held_out: bool
+    source: str
     agreement: float
     accuracy: float | None
     accuracy_float32: float | None
@@ -60,7 +61,7 @@ class Proof:
         """Return it as one line, for the file's metadata."""
         values = {
             "photos": str(self.photos),
-            "held_out": "yes" if self.held_out else "no",
+            "source": self.source,
             "agreement": f"{self.agreement:.4f}",
             "accuracy": _number(self.accuracy),
             "accuracy_float32": _number(self.accuracy_float32),
@@ -77,15 +78,8 @@ class Proof:
             layers: Where the difference arises, worst first; named in the error.
 
         Raises:
-            AgreementError: It is lower, or a layer overflows.
+            AgreementError: It is lower.
         """
-        over = [layer for layer in layers if not math.isfinite(layer.error)]
-        if over:
-            raise AgreementError(
-                f"the layer {over[0].name} ({over[0].op}) overflows in the exported model; "
-                "keep it and those beside it in float32 with --keep-float32, or take another "
-                "--precision"
-            )
         if self.agreement >= min_agreement:
             return self
         worst = ", ".join(
@@ -101,13 +95,31 @@ class Proof:
         )
 
 
+def require_finite(layers: Sequence[LayerError]) -> None:
+    """Raise where a layer overflows.
+
+    Args:
+        layers: Those of the reduced backbone.
+
+    Raises:
+        AgreementError: The first layer whose output is not finite.
+    """
+    over = [layer for layer in layers if not math.isfinite(layer.error)]
+    if over:
+        raise AgreementError(
+            f"the layer {over[0].name} ({over[0].op}) overflows in the exported model; "
+            "keep it and those beside it in float32 with --keep-float32, or take another "
+            "--precision"
+        )
+
+
 def prove(
     answer: Answer,
     head: Head,
-    original: onnx.ModelProto | bytes,
+    original: OrtRunner,
     photos: Iterable[Batch],
     *,
-    held_out: bool = False,
+    source: str = "given",
 ) -> Proof:
     """Run what was exported and its original side by side.
 
@@ -115,23 +127,21 @@ def prove(
         answer: What was exported: from a batch, as it takes it, and the original's (n, D)
             embeddings, to (n, C) scores and (n,) labels.
         head: The head it was made with.
-        original: The float32 backbone graph, before it was lowered or reduced.
+        original: The float32 backbone graph, before it was lowered or reduced, opened.
         photos: Batch by batch: what the model takes; the same photos as (n, H, W, 3) uint8
             RGB at the network's size; and (n,) class indices, -1 for a photo that has no
             label, or one that the head does not know.
-        held_out: Whether the head has seen none of the photos.
+        source: As in `Proof`.
 
     Returns:
         What was found.
     """
-    data = original if isinstance(original, bytes) else to_bytes(original)
-    backbone = OrtRunner(data, "cpu")
     assert head.backbone is not None  # a model with a backbone has one
     rows: list[npt.NDArray[np.int64]] = []  # label, the original's label, truth
     largest, total, count = 0.0, 0.0, 0
     for given, pixels, truth in photos:
         floats = normalize(pixels, head.backbone.preprocess)
-        embeddings = backbone.run([EMBEDDING], floats)[0].astype(np.float32, copy=False)
+        embeddings = original.run([EMBEDDING], floats)[0].astype(np.float32, copy=False)
         scores, label = head.scores(embeddings), head.predict(embeddings)
         our_scores, our_label = answer(given, embeddings)
         difference = np.abs(our_scores.astype(np.float64) - scores)
@@ -143,7 +153,7 @@ def prove(
     known = bool(labelled.any())
     return Proof(
         photos=len(ours),
-        held_out=held_out,
+        source=source,
         agreement=float((ours == theirs).mean()),
         accuracy=float((ours == truths)[labelled].mean()) if known else None,
         accuracy_float32=float((theirs == truths)[labelled].mean()) if known else None,

@@ -104,6 +104,7 @@ class Whole:
         layers: Layers of a reduced backbone, from pixels to embedding.
         rows: Which of the photos given were compared.
         skipped: Why others were not, one line each.
+        notes: What a user should know of how a teachable model was run, a sentence each.
         label: (N,) int32, what the model answers.
         label_float32: (N,) int32, what the oracle answers.
         difference: (N,) float64, largest |score difference| of each photo.
@@ -123,6 +124,7 @@ class Whole:
     layers: tuple[LayerError, ...]
     rows: tuple[int, ...]
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
     label: npt.NDArray[np.int32]
     label_float32: npt.NDArray[np.int32]
     difference: npt.NDArray[np.float64]
@@ -158,8 +160,8 @@ class Whole:
         for way in self.ways:
             if way.passed is False:
                 raise VerificationError(
-                    f"run by {way.name} on {way.inputs} inputs, the model does not decide as "
-                    f"its head: {way.reason()}; export it again"
+                    f"run with {way.name} on {way.inputs} inputs, the model does not decide "
+                    f"as its head: {way.reason()}; export it again"
                 )
         if self.pixels is not None and not self.pixels.passed:
             raise VerificationError(
@@ -188,6 +190,7 @@ class Whole:
             "batches": asdict(self.batches),
             "pixels": None if self.pixels is None else asdict(self.pixels),
             "layers": [asdict(layer) for layer in self.worst_layers],
+            "notes": list(self.notes),
         }
         return {key: _plain(value) for key, value in found.items()}
 

@@ -37,6 +37,7 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.model import Model, Photo, Predictions
 
 __all__ = ["MAX_BATCH", "REFERENCE_INPUTS", "verify_whole"]
@@ -70,7 +71,8 @@ def verify_whole(
     ONNX's own evaluator; and ``batch`` of them in batches of every size up to that. Nothing
     is asked of a reduced model on random inputs: they are not what its ranges were read off.
     Of a model of camera frames the oracle is given the pixels that the model itself makes of
-    a frame, and those are held against Pillow's.
+    a frame, and those are held against Pillow's. A teachable model whose own classes are the
+    head's is run without the head too.
 
     Args:
         path: The model's file.
@@ -131,6 +133,13 @@ class _Run:
         self.oracle = Oracle(path, self.usual, info.preprocess, backbone)
         self.graph = self.oracle.graph
         self.reduced = {self.graph.precision, self.graph.head_precision} != {"fp32"}
+        contract, teachable = self.usual.contract, self.graph.teachable
+        holds_any = teachable is not None and teachable.form == "default"
+        self.built_in = holds_any and contract.labels == head.labels
+        # A head that was taught, or built of other photos, is another under the same names.
+        self.exported = head.samples is None and set(head.contract.notes) <= set(
+            contract.notes
+        )
 
     def opened(self, runner: Runner) -> Model:
         """Open the model; one that takes its classes from outside is given the head."""
@@ -165,7 +174,8 @@ class _Run:
             np.array([photos[row][1] for row in rows]),
             rows=tuple(rows),
             skipped=tuple(skipped),
-            ways=tuple(_told(ways, 2 * len(OPTIMIZATIONS) + 2 * bool(reference), tell)),
+            notes=tuple(self.notes()),
+            ways=tuple(_told(ways, self.runs(reference), tell)),
             batches=self.batches(kept, batch),
             pixels=self.oracle.pixels(kept),
             layers=self.oracle.layers(kept),
@@ -216,13 +226,42 @@ class _Run:
         if waiting:
             yield np.concatenate(waiting), numbers
 
+    def notes(self) -> Iterator[str]:
+        """Tell what a teachable model was, and was not, run with."""
+        if self.graph.teachable is None:
+            return
+        beside = head_beside(self.path)
+        if beside.is_file() and not _holds(beside, self.head):
+            yield (
+                f"{beside} is another head than the one given; the model was run with the one "
+                "given, and opens with that beside it"
+            )
+        if self.graph.teachable.form == "default" and not self.built_in:
+            yield (
+                "the model's built-in classes are others than the head's, and were not run; "
+                "verify it with the head that it was exported from, too"
+            )
+        elif self.built_in and not self.exported:
+            yield (
+                "the head was taught, or built anew, since the export: nothing is asked of "
+                "the model's built-in classes; verify it with the head that it was exported "
+                "from, too"
+            )
+
+    def runs(self, reference: int) -> int:
+        """Return how many ways there are, on photos and on random inputs."""
+        return 2 * (len(OPTIMIZATIONS) + self.built_in + bool(reference))
+
     def ways(self, kinds: dict[str, list[Array]], reference: int) -> Iterator[Way]:
         """Run each way on some inputs of each kind, a row each."""
         inputs = [self.inputs(kind, given) for kind, given in kinds.items()]
         for level in OPTIMIZATIONS:
-            open_runner = functools.partial(self.level, level)
+            open_model = functools.partial(self.level, level)
             for some in inputs:
-                yield self.way(f"ONNX Runtime ({level})", some, open_runner)
+                yield self.way(f"ONNX Runtime ({level})", some, open_model)
+        for some in inputs if self.built_in else ():
+            found = self.way("built-in classes", some, self.without_head)
+            yield found if self.exported else replace(found, passed=None)
         for some in inputs if reference else ():
             found = self.way("ONNX's evaluator", some.first(reference), self.reference)
             # It has ONNX's own operators only: what it lacks is no fault of the model.
@@ -232,15 +271,18 @@ class _Run:
         rows = np.concatenate([self.oracle.embeddings(row) for row in given])
         return _Inputs(kind, given, rows, _answers(self.usual, given).scores)
 
-    def level(self, level: str) -> Runner:
-        return OrtRunner(self.path, "cpu", optimization=level)
+    def level(self, level: str) -> Model:
+        return self.opened(OrtRunner(self.path, "cpu", optimization=level))
 
-    def reference(self) -> Runner:
-        return ReferenceRunner(self.oracle.model)
+    def without_head(self) -> Model:
+        return Model(OrtRunner(self.path, "cpu"), str(self.path))
 
-    def way(self, name: str, inputs: _Inputs, open_runner: Callable[[], Runner]) -> Way:
+    def reference(self) -> Model:
+        return self.opened(ReferenceRunner(self.oracle.model))
+
+    def way(self, name: str, inputs: _Inputs, open_model: Callable[[], Model]) -> Way:
         try:
-            answer = _answers(self.opened(open_runner()), inputs.given)
+            answer = _answers(open_model(), inputs.given)
         except EdgeImprintError as error:
             return Way(name, inputs.kind, passed=False, failed=str(error))
         found = compare(answer, self.head, inputs.embeddings, self.tolerance)
@@ -272,6 +314,13 @@ class _Run:
         else:
             passed = agreement == 1.0 and difference <= self.tolerance * scale
         return Batches(len(alike), len(alike), agreement, difference, passed)
+
+
+def _holds(file: Path, head: Head) -> bool:
+    try:
+        return Head.load(file).to_bytes() == head.to_bytes()
+    except EdgeImprintError:  # what can't be read is not this head
+        return False
 
 
 def _told(ways: Iterable[Way], total: int, tell: Progress) -> Iterator[Way]:

@@ -10,9 +10,15 @@ import onnx
 from onnx import TensorProto, defs
 
 from edge_imprint_export.graph import all_nodes
-from edge_imprint_export.targets.limits import REMEDIES, SEVERITIES, Limit
+from edge_imprint_export.targets.limits import REMEDIES, SEVERITIES, UNREAD_FUNCTIONS, Limit
 from edge_imprint_export.targets.records import Target
-from edge_imprint_export.targets.rules import MODEL_RULES, NODE_RULES, Facts, is_standard
+from edge_imprint_export.targets.rules import (
+    DOMAIN_RULES,
+    MODEL_RULES,
+    NODE_RULES,
+    Facts,
+    is_standard,
+)
 
 __all__ = ["Finding", "Group", "check", "grouped"]
 
@@ -179,7 +185,9 @@ def _of_types(facts: Facts, target: Target) -> Iterator[Finding]:
 def _of_limits(facts: Facts, target: Target) -> Iterator[Finding]:
     """Find what the target's own limits speak of."""
     by_node: list[Limit] = []
-    for limit in target.limits:
+    # A target may take functions; nothing is said of a graph in which they hide.
+    unread = () if target.limit(UNREAD_FUNCTIONS.rule) else (UNREAD_FUNCTIONS,)
+    for limit in (*target.limits, *unread):
         if limit.rule in NODE_RULES:
             by_node.append(limit)
             continue
@@ -187,7 +195,9 @@ def _of_limits(facts: Facts, target: Target) -> Iterator[Finding]:
             yield Finding(limit.severity, "", "", part, limit.what, limit.remedy)
     for node in all_nodes(facts.model.graph):
         for limit in by_node:
-            if NODE_RULES[limit.rule](facts, node):
+            # A Cast of another domain is no Cast, and need not have an input.
+            speaks_of = is_standard(node) or limit.rule in DOMAIN_RULES
+            if speaks_of and NODE_RULES[limit.rule](facts, node):
                 where = next(iter(node.output), "")
                 yield Finding(
                     limit.severity, _name(node), node.op_type, where, limit.what, limit.remedy

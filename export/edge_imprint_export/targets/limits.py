@@ -16,6 +16,7 @@ __all__ = [
     "EINSUM_ELLIPSIS",
     "FUNCTIONS",
     "INSTANCE_NORM_WEIGHTS",
+    "INT8_WEIGHTS",
     "LAYER_NORM_OUTPUTS",
     "ONNX_RUNTIME",
     "PAD_AXES_COMPUTED",
@@ -27,6 +28,7 @@ __all__ = [
     "SQUEEZE_AXES_COMPUTED",
     "TOP_K_COMPUTED",
     "UINT8_CAST",
+    "UNREAD_FUNCTIONS",
     "Limit",
 ]
 
@@ -111,6 +113,14 @@ TOP_K_COMPUTED = Limit(
     "make K a constant",
     f"{_MATRIX} release/8.5-GA; {_CHANGES} 8.6",
 )
+INT8_WEIGHTS = Limit(
+    "int8_weights",
+    "refused",
+    "a DequantizeLinear reads int8 weights, which TensorRT 8 does not take",
+    "store them in float32, QuantizeLinear before DequantizeLinear",
+    "https://github.com/microsoft/onnxruntime/issues/11535; "
+    "https://github.com/huggingface/optimum/pull/812",
+)
 UINT8_CAST = Limit(
     "uint8_cast",
     "refused",
@@ -131,6 +141,13 @@ FUNCTIONS = Limit(
     "the file defines functions of its own, which TensorRT reads from 9.0 on",
     "inline them (onnx.inliner.inline_local_functions)",
     f"{_CHANGES} 9.0",
+)
+UNREAD_FUNCTIONS = Limit(
+    "functions",
+    "refused",
+    "the file defines functions of its own, and what is in them is not checked",
+    FUNCTIONS.remedy,
+    "edge_imprint_export.targets.check, which reads the graph and no function",
 )
 EINSUM_ELLIPSIS = Limit(
     "einsum_ellipsis",

@@ -19,6 +19,7 @@ from edge_imprint_export.targets.limits import (
     EINSUM_ELLIPSIS,
     FUNCTIONS,
     INSTANCE_NORM_WEIGHTS,
+    INT8_WEIGHTS,
     LAYER_NORM_OUTPUTS,
     ONNX_RUNTIME,
     PAD_AXES_COMPUTED,
@@ -166,6 +167,7 @@ _LIMITS_8_6 = (
     SHAPE_RANGE_IGNORED,
     SLICE_AXES_COMPUTED,
     INSTANCE_NORM_WEIGHTS,
+    INT8_WEIGHTS,
     FUNCTIONS,
 )
 
@@ -200,8 +202,8 @@ _JETPACK_5_1 = Target(
         "tensorrt": f"{_TEGRA} branch kirkstone",
         "cuda": f"{_TEGRA} branch kirkstone",
         "cudnn": f"{_TEGRA} branch kirkstone",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.16.3 (cp38 aarch64); "
-        "https://pypi.org/project/onnxruntime-gpu-extended-auto",
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.16.3 (cp38 aarch64); "
+        "the wheels that onnxruntime-gpu-extended-auto publishes",
         "python": "https://github.com/ultralytics/ultralytics docs/en/guides/nvidia-jetson.md",
         "compute_capabilities": _CAPABILITY,
         "max_ir_version": _ASKED,
@@ -229,8 +231,8 @@ _JETPACK_6_0 = Target(
         "tensorrt": f"{_TEGRA} commit 98e065a4",
         "cuda": f"{_TEGRA} commit 98e065a4",
         "cudnn": f"{_TEGRA} commit 98e065a4",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.23.2 (cp310 aarch64); "
-        "https://pypi.org/project/onnxruntime-gpu-extended-auto",
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.23.2 (cp310 aarch64); "
+        "the wheels that onnxruntime-gpu-extended-auto publishes",
         "python": "https://github.com/guyin24/onnxruntime-gpu-for-jetson README.md",
         "compute_capabilities": _CAPABILITY,
         "max_ir_version": _ASKED,
@@ -258,7 +260,7 @@ _JETPACK_6_2 = Target(
         "tensorrt": "https://github.com/anduril/jetpack-nixos sourceinfo/r36.5-debs.json",
         "cuda": f"{_TEGRA} branch scarthgap",
         "cudnn": f"{_TEGRA} branch scarthgap",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.23.2 (cp310 aarch64); "
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.23.2 (cp310 aarch64); "
         "https://github.com/dusty-nv/jetson-containers packages/ml/onnxruntime/config.py",
         "python": "https://github.com/Shattered217/Jetson-Orin-Wheels README.md",
         "compute_capabilities": _CAPABILITY,
@@ -288,7 +290,7 @@ _JETPACK_7_0 = Target(
         "tensorrt": f"{_TEGRA} branch master-l4t-r38.2.x",
         "cuda": f"{_TEGRA} branch master-l4t-r38.2.x",
         "cudnn": f"{_TEGRA} branch master-l4t-r38.2.x",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.31.1 (cp312 aarch64)",
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.31.1 (cp312 aarch64)",
         "python": "https://developer.nvidia.com/embedded/jetpack/downloads/archive-7.0.md",
         "compute_capabilities": f"{_CAPABILITY}; https://developer.nvidia.com/docs/drive/"
         "drive-os/7.0.3 release-properties.html",
@@ -316,7 +318,7 @@ _JETPACK_7_2 = Target(
         "tensorrt": f"{_TEGRA} docs/release-notes/JetPack-7.2-L4T-R39.2.0-Notes.md",
         "cuda": f"{_TEGRA} docs/release-notes/JetPack-7.2-L4T-R39.2.0-Notes.md",
         "cudnn": f"{_TEGRA} docs/release-notes/JetPack-7.2-L4T-R39.2.0-Notes.md",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.31.1 (cp312 aarch64); "
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.31.1 (cp312 aarch64); "
         "https://github.com/Shattered217/Jetson-Orin-Wheels 7.2.0",
         "python": "https://github.com/Shattered217/Jetson-Orin-Wheels README.md",
         "compute_capabilities": _CAPABILITY,
@@ -345,7 +347,7 @@ _TENSORRT_11 = Target(
         "cuda": f"{_TEGRA} docs/release-notes/JetPack-7.2-L4T-R39.2.0-Notes.md",
         "cudnn": "https://github.com/NVIDIA/TensorRT release/11.1 "
         "python/src/infer/pyCore.cpp: no tactic source of cuDNN is left",
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.31.1 (cp312 aarch64)",
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.31.1 (cp312 aarch64)",
         "python": "https://github.com/Shattered217/Jetson-Orin-Wheels README.md",
         "compute_capabilities": f"{_MIGRATION}; {_CAPABILITY}",
         "max_ir_version": _ASKED,
@@ -369,8 +371,8 @@ _ONNX_RUNTIME = Target(
     types=None,
     limits=ONNX_RUNTIME,
     sources={
-        "onnxruntime": "https://pypi.org/project/onnxruntime/1.31.1",
-        "python": "https://pypi.org/project/onnxruntime/1.31.1",
+        "onnxruntime": "the wheels that onnxruntime publishes, 1.31.1",
+        "python": "the wheels that onnxruntime publishes, 1.31.1",
         "min_opset": _OLDEST,
         "max_opset": _ASKED,
         "max_ir_version": _ASKED,

@@ -20,7 +20,7 @@ from edge_imprint_export.graph import (
 )
 from edge_imprint_runtime.errors import BackboneExportError
 
-__all__ = ["MODEL_RULES", "NODE_RULES", "Facts", "attribute", "is_standard"]
+__all__ = ["DOMAIN_RULES", "MODEL_RULES", "NODE_RULES", "Facts", "attribute", "is_standard"]
 
 _SMALL = 65_536  # elements; axes, sizes and zero points are fewer by far
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -54,12 +54,15 @@ class Facts:
         self.constants |= {
             node.output[0]: value.t
             for node in all_nodes(graph)
-            if node.op_type == "Constant" and (value := _find(node, "value")) is not None
+            if node.op_type == "Constant"
+            and is_standard(node)
+            and (value := _find(node, "value")) is not None
         }
         # An initializer that is an input too is only a default.
         self.inputs = [v.name for v in graph.input if v.name not in self.constants]
         self.defaults = {v.name for v in graph.input if v.name in self.constants}
         self.outputs = {value.name for value in graph.output}
+        self.functions = {(entry.domain, entry.name) for entry in model.functions}
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """Return the value of a small tensor that is the same in every run, else None."""
@@ -91,6 +94,8 @@ class Facts:
         if self.opset > defs.onnx_opset_version():
             return {}  # newer than this package onnx: what it would infer is not to be trusted
         bare = without_weights(self.model)
+        # A function that calls itself would never be worked out.
+        del bare.functions[:]
         try:
             graph = shape_inference.infer_shapes(bare, data_prop=True).graph
         except shape_inference.InferenceError as error:
@@ -132,6 +137,11 @@ def _input(node: onnx.NodeProto, position: int) -> str:
 def _is_computed(facts: Facts, node: onnx.NodeProto, position: int) -> bool:
     name = _input(node, position)
     return bool(name) and not facts.is_constant(name)
+
+
+def _is_foreign(facts: Facts, node: onnx.NodeProto) -> bool:
+    # What the file defines itself is the rule "functions".
+    return not is_standard(node) and (node.domain, node.op_type) not in facts.functions
 
 
 def _axes_input(facts: Facts, node: onnx.NodeProto) -> bool:
@@ -219,19 +229,22 @@ def _uses(facts: Facts, node: onnx.NodeProto, kind: str, first: int) -> bool:
     return node.op_type == kind and any(node.output[first:])
 
 
+# The rules that speak of other operators than ONNX's own, whatever those are called.
+DOMAIN_RULES = ("domain", "foreign_domain")
 # Whether a node is what the rule of this name speaks of.
 NODE_RULES: dict[str, Callable[[Facts, onnx.NodeProto], bool]] = {
     "control_flow": lambda f, n: n.op_type in ("If", "Loop", "Scan"),
     "cum_sum_axis_computed": lambda f, n: n.op_type == "CumSum" and _is_computed(f, n, 1),
     "dequantized_type": _dequantized_type,
-    "domain": lambda f, n: not is_standard(n),
+    "domain": _is_foreign,
     "einsum_ellipsis": _einsum,
-    "foreign_domain": lambda f, n: (
-        not is_standard(n) and n.domain not in _ONNX_RUNTIME_DOMAINS
-    ),
+    "foreign_domain": lambda f, n: _is_foreign(f, n) and n.domain not in _ONNX_RUNTIME_DOMAINS,
     "instance_norm_weights": lambda f, n: (
         n.op_type == "InstanceNormalization"
         and (_is_computed(f, n, 1) or _is_computed(f, n, 2))
+    ),
+    "int8_weights": lambda f, n: (
+        n.op_type == "DequantizeLinear" and f.is_constant(_input(n, 0))
     ),
     "layer_norm_outputs": lambda f, n: _uses(f, n, "LayerNormalization", 1),
     "one_hot_depth": lambda f, n: n.op_type == "OneHot" and _is_computed(f, n, 1),

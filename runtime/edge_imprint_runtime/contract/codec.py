@@ -131,6 +131,11 @@ def decode(metadata: Mapping[str, str], *, model: bool, where: str = "this file"
         for key, value in metadata.items()
         if key.startswith(PREFIX) and not key.startswith(NOTE_PREFIX)
     }
+    if not text and NOTE_PREFIX + "backbone_digest" in metadata:
+        raise NoContractError(
+            f"{where} is a backbone alone, which answers embeddings to programs of your own; "
+            "export it with its head to classify with it"
+        )
     if not text:
         raise NoContractError(
             f"{where} carries no edge-imprint metadata; "

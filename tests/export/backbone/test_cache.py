@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import onnx
 import pytest
 
-from edge_imprint_export.backbone.cache import cache_folder, cached, lookup
+from edge_imprint_export.backbone.cache import (
+    cache_folder,
+    cached,
+    known_difference,
+    lookup,
+    remember_difference,
+)
 from edge_imprint_export.graph import parse, to_bytes
 from edge_imprint_runtime import BackboneInfo, Preprocess
 from edge_imprint_runtime.errors import BackboneExportError
@@ -123,6 +130,22 @@ def test_the_key_is_all_that_decides_the_graph(
         dataclasses.replace(tiny_info, preprocess=dark),
     ):
         assert lookup(same) is not None
+
+
+@pytest.mark.parametrize("runner", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_difference_is_of_the_onnx_runtime_that_ran_it(
+    maker: Maker, tiny_info: BackboneInfo, monkeypatch: pytest.MonkeyPatch, runner: str
+) -> None:
+    cached(tiny_info, maker)
+    remember_difference(tiny_info, "form", 2e-7)
+    assert known_difference(tiny_info, "form") == 2e-7
+    assert known_difference(tiny_info, "another form") is None
+    real = metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "99.0" if name == runner else real(name)
+    )
+    assert known_difference(tiny_info, "form") is None
+    assert lookup(tiny_info) is not None  # the graph itself is not of it
 
 
 def test_what_make_raises_comes_through(tiny_info: BackboneInfo) -> None:

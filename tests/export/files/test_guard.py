@@ -114,6 +114,14 @@ def unsorted(model: onnx.ModelProto) -> None:
     model.graph.node.extend(nodes)
 
 
+def compiled(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    context = {"embed_mode": 0, "ep_cache_context": "../../../etc/passwd"}
+    model.graph.node.append(
+        helper.make_node("EPContext", ["x"], ["z"], domain="com.microsoft", **context)
+    )
+
+
 def set_field(path: str, put: object) -> Change:
     """Return a change that sets ``model.graph.<path>``, such as ``node[0].op_type``."""
 
@@ -203,6 +211,17 @@ UNSOUND: dict[str, tuple[Change, str]] = {
             "ai.onnx.ml) and of ONNX Runtime (com.microsoft) are known; export it without"
         ),
     ),
+    "what was compiled for one accelerator": (
+        compiled,
+        (
+            " holds what was compiled for one accelerator (an EPContext node), which may name "
+            "any file; export it again without"
+        ),
+    ),
+    "a node that makes nothing": (
+        lambda m: m.graph.node.append(helper.make_node("Relu", ["x"], [], "idle")),
+        ": the Relu node 'idle' makes nothing; export it again",
+    ),
     "an operator set not named": (
         set_field("node[2].domain", "com.microsoft"),
         (
@@ -252,6 +271,39 @@ def test_a_graph_that_is_not_sound(tmp_path: Path, change: Change, sentence: str
         read_model(path)
     assert str(caught.value).startswith(f"{path}{sentence}")
     assert "\n" not in str(caught.value)
+
+
+def strange(model: onnx.ModelProto) -> None:
+    """Add an operator of a domain, and a function that calls itself."""
+    model.opset_import.append(helper.make_opsetid("org.nobody", 1))
+    model.graph.node[2].domain = "org.nobody"
+    call = helper.make_node("Again", ["a"], ["b"], domain="org.nobody")
+    model.functions.append(
+        helper.make_function("org.nobody", "Again", ["a"], ["b"], [call], model.opset_import)
+    )
+    model.graph.node.append(helper.make_node("Again", ["y"], ["z"], domain="org.nobody"))
+
+
+def test_what_is_foreign_can_be_looked_at(tmp_path: Path) -> None:
+    model = sound()
+    strange(model)
+    path = write(tmp_path / "m.onnx", model)
+    assert to_bytes(read_model(path, foreign=True)) == to_bytes(model)
+    with pytest.raises(UnsafeModelError, match="defines operators of its own"):
+        read_model(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a cycle", "training graphs", "what was compiled for one accelerator"]
+)
+def test_what_is_foreign_is_no_less_sound(tmp_path: Path, name: str) -> None:
+    model, (change, sentence) = sound(), UNSOUND[name]
+    strange(model)
+    change(model)
+    path = write(tmp_path / "m.onnx", model)
+    with pytest.raises(UnsafeModelError) as caught:
+        read_model(path, foreign=True)
+    assert str(caught.value) == f"{path}{sentence}"
 
 
 def test_messages_call_the_file_what_they_are_told_to(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ Run = Callable[[onnx.ModelProto, Rows], dict[str, npt.NDArray[Any]]]
 Bound = Callable[[Head, Rows], npt.NDArray[np.float64]]
 
 PRODUCTS = ("inner_product", "cosine", "euclidean", "mahalanobis")
-FORMS = [("fp16", "portable"), ("int8", "portable"), ("int8", "onnxruntime")]
-EXACT = [("exact", "portable"), ("exact", "onnxruntime")]
+FORMS = [("fp16", "portable"), *(("int8", d) for d in ("portable", "tensorrt", "onnxruntime"))]
+EXACT = [("exact", d) for d in ("portable", "tensorrt", "onnxruntime")]
 every_form = pytest.mark.parametrize(("precision", "dialect"), FORMS)
 
 
@@ -111,14 +111,15 @@ def test_padding_has_no_vote_in_int8(
 
 
 @pytest.mark.parametrize("distance", PRODUCTS)
-def test_both_dialects_are_one_arithmetic(
+def test_all_dialects_are_one_arithmetic(
     cone: Cone, run: Run, head_model: HeadModel, distance: str
 ) -> None:
     head, rows = cone(12, 5, 64, distance=distance)
-    one, other = (
+    one, same, other = (
         run(head_model(head, precision="int8", dialect=d), rows)["scores"]
-        for d in ("portable", "onnxruntime")
+        for d in ("portable", "tensorrt", "onnxruntime")
     )
+    np.testing.assert_array_equal(one, same)
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
@@ -225,7 +226,10 @@ def test_what_all_proxies_share_is_not_rounded(
 
 def test_how_large_it_is(cone: Cone, head_model: HeadModel) -> None:
     head, _ = cone(100, 20, 128)
-    size = {p: len(to_bytes(head_model(head, precision=p))) for p in ("fp32", "fp16", "int8")}
+    size = {
+        p: len(to_bytes(head_model(head, precision=p, dialect="tensorrt")))
+        for p in ("fp32", "fp16", "int8")
+    }
     assert size["fp16"] <= 0.52 * size["fp32"]
     assert size["int8"] <= 0.28 * size["fp32"]
 
@@ -239,8 +243,11 @@ def test_the_form(cone: Cone, head_model: HeadModel, precision: str, dialect: st
     kinds = {node.op_type for node in graph.node}
     if precision == "fp16":
         assert constants["proxies"].dtype == np.float16
-    elif dialect == "portable":
-        assert constants["proxies"].dtype == constants["head/zero_point"].dtype == np.int8
+    elif dialect != "onnxruntime":
+        # TensorRT 8 takes no int8 weights.
+        want = np.float32 if dialect == "portable" else np.int8
+        assert constants["proxies"].dtype == want
+        assert constants["head/zero_point"].dtype == np.int8
         assert constants["head/zero_point"] == 0
         assert constants["head/step"].shape == constants["head/one_step"].shape == ()
         assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
@@ -287,9 +294,9 @@ def test_what_is_refused(make_head: MakeHead) -> None:
         ),
         (
             votes,
-            {"dialect": "tensorrt"},
+            {"dialect": "tensorflow"},
             ParameterError,
-            "dialect must be 'portable' or 'onnxruntime', got 'tensorrt'",
+            "dialect must be 'portable' or 'tensorrt' or 'onnxruntime', got 'tensorflow'",
         ),
     ]
     for head, options, error, message in refusals:

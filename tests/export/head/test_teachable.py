@@ -22,9 +22,10 @@ from edge_imprint_export.head.nodes import add_head
 from edge_imprint_export.head.teachable import bake, make_teachable
 from edge_imprint_export.nodes import Nodes
 from edge_imprint_export.proof.verify import compare
+from edge_imprint_export.targets.records import TARGETS
 from edge_imprint_runtime import BackboneInfo, Head, Predictions, Rule, open_model
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.class_tensors import class_tensors
+from edge_imprint_runtime.class_tensors import class_profile, class_tensors
 from edge_imprint_runtime.contract import Teachable, decode
 from edge_imprint_runtime.errors import (
     HeadMismatchError,
@@ -164,6 +165,79 @@ def test_the_output_proxy_would_number_slots(make_head: MakeHead) -> None:
     assert str(caught.value) == (
         "a teachable model can't give the output 'proxy', whose numbers change with what is "
         "taught; leave one of both out"
+    )
+
+
+def test_a_default_is_refused_for_tensorrt(tiny_backbone: bytes, make_head: MakeHead) -> None:
+    head, asked = make_head(), Teachable("default")
+    for name in TARGETS:
+        if name in ("portable", "onnxruntime"):
+            fuse(tiny_backbone, head, teachable=asked, target=name)
+            continue
+        told = (
+            "TensorRT takes what has a default for a constant, so that a teachable model for "
+            f"{name} can't have the form 'default'; take the form 'input', or the target "
+            "portable"
+        )
+        with pytest.raises(UnsupportedOptionError) as caught:
+            fuse(tiny_backbone, head, teachable=asked, target=name)
+        assert str(caught.value) == told
+        with pytest.raises(UnsupportedOptionError) as caught:
+            fuse_head(head, teachable=asked, target=name)
+        assert str(caught.value) == told
+
+
+# The profile -------------------------------------------------------------------------------
+
+
+def test_the_profile_is_noted_where_a_compiler_wants_it(
+    tiny_backbone: bytes, make_head: MakeHead
+) -> None:
+    head = make_head(3, 2, calibrated=True)
+    for form in ("default", "input"):
+        model = fuse(tiny_backbone, head, teachable=Teachable(form, 8, 4), notes=[("a", "b")])
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        slots = slots_of(head) + 4
+        shapes = f"8x{slots},8x{3 * slots},8x{8 * slots}"
+        note = ("profile", f"proxies:{shapes} threshold:1,3,8")
+        wanted = (("a", "b"), *([note] if form == "input" else []))
+        assert decode(metadata, model=True).notes == wanted
+        baked = bake(model, head)
+        metadata = {entry.key: entry.value for entry in baked.metadata_props}
+        assert decode(metadata, model=True).notes == (("a", "b"),)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(map(str, rule.values())))
+def test_the_graph_runs_in_all_shapes_of_its_profile(
+    make_head: MakeHead, rule: dict[str, Any]
+) -> None:
+    head = make_head(4, 2, center=True, transform=True, calibrated=True, **rule)
+    slots = slots_of(head) + 1
+    runner = OrtRunner(teachable_head(head, "input", 1), "cpu", 1)
+    profile = class_profile(head, slots, 9)
+    tensors = class_tensors(head, slots)
+    assert list(profile) == list(tensors)
+    assert {name: shapes[1] for name, shapes in profile.items()} == {
+        name: tensor.values.shape for name, tensor in tensors.items()
+    }
+    growing = {name for name, shapes in profile.items() if len(set(shapes)) > 1}
+    assert growing == {
+        name
+        for name, tensor in tensors.items()
+        if any(isinstance(side, str) for side in tensor.shape)
+    }
+    least = -(-head.rule.neighbors // slots)
+    for position, classes in enumerate((least, 4, 9)):
+        held = {name: np.ones(shapes[position], "f4") for name, shapes in profile.items()}
+        (scores,) = runner.run(["scores"], ROWS, runner.hold(held))
+        assert scores.shape == (len(ROWS), classes)
+
+
+def test_the_profile_of_more_classes_than_it_may_hold(make_head: MakeHead) -> None:
+    with pytest.raises(HeadMismatchError) as caught:
+        class_profile(make_head(), 3, 2)
+    assert str(caught.value) == (
+        "the head has 3 classes, the model would hold 2; export it with a higher --max-classes"
     )
 
 

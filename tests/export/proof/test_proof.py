@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from edge_imprint_export.precision import LayerError
-from edge_imprint_export.proof.budget import Batch, Proof, prove
+from edge_imprint_export.proof.budget import Batch, Proof, prove, require_finite
 from edge_imprint_runtime import BackboneInfo, Head
+from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import AgreementError
 
 # The flat backbone of 1 x 4 pixels: an embedding is its pixels, red first; mean 0, std 1.
@@ -23,6 +24,10 @@ COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 0, 0]], np.uint
 def head(flat_info: BackboneInfo) -> Head:
     """Red, green, blue: the proxy of a colour is its picture."""
     return Head(np.repeat(np.eye(3), 4, axis=1), [0, 1, 2], list("rgb"), backbone=flat_info)
+
+
+def opened(flat_backbone: Callable[..., bytes]) -> OrtRunner:
+    return OrtRunner(flat_backbone(), "cpu")
 
 
 def batches(truth: list[int]) -> Iterator[Batch]:
@@ -43,18 +48,20 @@ def answers(head: Head, **wrong: float) -> Callable[[Any, Any], Any]:
 
 
 def test_the_same_is_the_same(head: Head, flat_backbone: Callable[..., bytes]) -> None:
-    found = prove(answers(head), head, flat_backbone(), batches([0, 1, 2, 0]), held_out=True)
-    assert found == Proof(4, True, 1.0, 1.0, 1.0, 0.0, 0.0)
+    found = prove(
+        answers(head), head, opened(flat_backbone), batches([0, 1, 2, 0]), source="held_out"
+    )
+    assert found == Proof(4, "held_out", 1.0, 1.0, 1.0, 0.0, 0.0)
     assert found.require(1.0) is found
     assert found.line() == (
-        "photos=4 held_out=yes agreement=1.0000 accuracy=1.0000 accuracy_float32=1.0000 "
+        "photos=4 source=held_out agreement=1.0000 accuracy=1.0000 accuracy_float32=1.0000 "
         "max_difference=0 mean_difference=0"
     )
 
 
 def test_differences_are_counted(head: Head, flat_backbone: Callable[..., bytes]) -> None:
     """Red falls behind: two of four labels, each 2.5 off in one of three scores."""
-    found = prove(answers(head, red=2.5), head, flat_backbone(), batches([0, 1, -1, 2]))
+    found = prove(answers(head, red=2.5), head, opened(flat_backbone), batches([0, 1, -1, 2]))
     assert found.agreement == 0.5
     assert found.accuracy == pytest.approx(1 / 3)  # green alone, of three with a label
     assert found.accuracy_float32 == pytest.approx(2 / 3)  # red and green
@@ -65,15 +72,15 @@ def test_differences_are_counted(head: Head, flat_backbone: Callable[..., bytes]
 def test_without_labels_there_is_no_accuracy(
     head: Head, flat_backbone: Callable[..., bytes]
 ) -> None:
-    found = prove(answers(head), head, flat_backbone(), batches([-1] * 4))
+    found = prove(answers(head), head, opened(flat_backbone), batches([-1] * 4))
     assert found.accuracy is found.accuracy_float32 is None
-    assert "held_out=no agreement=1.0000 accuracy=unknown accuracy_float32=unknown" in (
+    assert "source=given agreement=1.0000 accuracy=unknown accuracy_float32=unknown" in (
         found.line()
     )
 
 
 def test_a_budget_that_is_not_met_names_the_layers() -> None:
-    found = Proof(200, True, 0.9, None, None, 0.5, 0.1)
+    found = Proof(200, "held_out", 0.9, None, None, 0.5, 0.1)
     assert found.require(0.9) is found
     layers = [LayerError(f"conv{i}", "Conv", 0.5 - i / 10, 0.25 - i / 20) for i in range(7)]
     with pytest.raises(AgreementError) as caught:
@@ -87,7 +94,7 @@ def test_a_budget_that_is_not_met_names_the_layers() -> None:
     )
     over = LayerError("conv8", "Conv", math.inf, math.inf)
     with pytest.raises(AgreementError) as caught:
-        found.require(0.5, [*layers, over])
+        require_finite([*layers, over])
     assert str(caught.value) == (
         "the layer conv8 (Conv) overflows in the exported model; keep it and those beside it "
         "in float32 with --keep-float32, or take another --precision"

@@ -31,6 +31,8 @@ from edge_imprint_runtime.errors import (
     VerificationError,
 )
 from edge_imprint_runtime.images import normalize, photo_pixels
+from edge_imprint_runtime.knowledge import head_beside
+from edge_imprint_runtime.teaching import teach
 
 MakeHead = Callable[..., Head]
 Photos = list[tuple[Image.Image, int]]
@@ -87,10 +89,15 @@ def test_the_true_model_passes_in_every_way(
     assert found.passed
     assert not found.reduced
     assert found.found.images == 20
-    assert [way.inputs for way in found.ways] == ["photos", "random"] * 5
+    built_in = options == {"teachable": True}
+    assert [way.inputs for way in found.ways] == ["photos", "random"] * (5 + built_in)
+    assert found.notes == ()
     assert all(way.passed and way.failed is None for way in found.ways)
     assert all(way.difference <= 2e-4 for way in found.ways)
-    assert [way.found.images for way in found.ways if way.found] == [20, 8] * 4 + [2, 2]
+    assert [way.found.images for way in found.ways if way.found] == [
+        *[20, 8] * (4 + built_in),
+        *[2, 2],
+    ]
     assert (found.batches.largest, found.batches.agreement) == (5, 1.0)
     assert (found.pixels is not None) == (options.get("input") == "frame")
     assert found.layers == found.worst_layers == ()
@@ -156,6 +163,89 @@ def test_photos_that_can_not_be_read_are_named(
     assert steps[-1] == ("other ways to run it", 10, 10)
     with pytest.raises(NoImagesError, match="none of the photos can be read; name others"):
         whole(path, head, tiny_backbone, photos[:1])
+
+
+# A teachable model: the head given, the one beside, and its own classes ----------------------
+
+
+def reversed_proxies(path: Path) -> None:
+    """Reverse the columns of the built-in proxies, where they are."""
+    model = onnx.load(path)
+    proxies = next(t for t in model.graph.initializer if t.name == "proxies")
+    values = numpy_helper.to_array(proxies)[:, ::-1].copy()
+    proxies.CopyFrom(numpy_helper.from_array(values, "proxies"))
+    onnx.save(model, path)
+
+
+def test_built_in_classes_that_are_wrong_are_found(
+    tmp_path: Path, tiny_backbone: bytes, head: Head
+) -> None:
+    path = save(fuse(tiny_backbone, head, teachable=True), tmp_path / "m.onnx")
+    head.save(head_beside(path))
+    assert whole(path, head, tiny_backbone, reference=0).require().notes == ()
+    reversed_proxies(path)
+    steps: list[tuple[str, int, int]] = []
+    found = whole(
+        path, head, tiny_backbone, reference=0, progress=lambda *step: steps.append(step)
+    )
+    assert found.agrees  # with the head fed in nothing is amiss
+    verdicts = [(way.name, way.passed) for way in found.ways]
+    assert verdicts[-2:] == [("built-in classes", False)] * 2
+    assert all(passed for _, passed in verdicts[:-2])
+    assert steps[-1] == ("other ways to run it", 10, 10)
+    with pytest.raises(VerificationError) as caught:
+        found.require()
+    assert str(caught.value) == (
+        "run with built-in classes on photos inputs, the model does not decide as its head: "
+        f"{found.ways[-2].reason()}; export it again"
+    )
+
+
+def test_another_head_than_the_one_beside_is_told(
+    tmp_path: Path, tiny_backbone: bytes, head: Head
+) -> None:
+    path = save(fuse(tiny_backbone, head, teachable=True), tmp_path / "m.onnx")
+    beside = head_beside(path)
+    teach(head, "new", np.ones((1, 8), np.float32)).save(beside)
+    found = whole(path, head, tiny_backbone, reference=0).require()
+    told = (
+        f"{beside} is another head than the one given; the model was run with the one given, "
+        "and opens with that beside it"
+    )
+    assert found.notes == (told,)
+    assert found.summary()["notes"] == [told]
+    assert [way.name for way in found.ways][-2:] == ["built-in classes"] * 2
+    beside.write_bytes(b"no head")
+    assert whole(path, head, tiny_backbone, reference=0).notes == (told,)
+
+
+def test_nothing_is_asked_of_built_in_classes_that_the_head_is_not_of(
+    tmp_path: Path, tiny_backbone: bytes, head: Head
+) -> None:
+    path = save(fuse(tiny_backbone, head, teachable=True), tmp_path / "m.onnx")
+    row = np.full((1, 8), 0.5, np.float32)
+    more, better = teach(head, "new", row), teach(head, "class 0", row)
+    found = whole(path, more, tiny_backbone, reference=0).require()
+    assert len(found.ways) == 8
+    (told,) = found.notes
+    assert told == (
+        "the model's built-in classes are others than the head's, and were not run; verify it "
+        "with the head that it was exported from, too"
+    )
+    anew = head.replaced(notes=[("build", "photos=9")])
+    for other in (better, anew):
+        found = whole(path, other, tiny_backbone, reference=0).require()
+        assert [way.passed for way in found.ways] == [True] * 8 + [None] * 2
+        (told,) = found.notes
+        assert told == (
+            "the head was taught, or built anew, since the export: nothing is asked of the "
+            "model's built-in classes; verify it with the head that it was exported from, too"
+        )
+    path = save(
+        fuse(tiny_backbone, head, teachable=True, target="jetpack-6.2"), tmp_path / "i.onnx"
+    )
+    found = whole(path, more, tiny_backbone, reference=0).require()
+    assert (len(found.ways), found.notes) == (8, ())  # it holds no classes
 
 
 # Less than float32 ---------------------------------------------------------------------------
@@ -278,7 +368,7 @@ def test_each_cause_has_its_sentence(tmp_path: Path, tiny_backbone: bytes, head:
     )
     failed = dataclasses.replace(way, passed=False, found=None, failed="it broke")
     told = (
-        "run by ONNX Runtime (basic) on random inputs, the model does not decide as its head"
+        "run with ONNX Runtime (basic) on random inputs, the model does not decide as its head"
     )
     for ways, reason in (
         ((wrong,), "100.00% of 8 labels agree, scores differ by up to 0.5"),

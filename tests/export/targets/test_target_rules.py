@@ -82,6 +82,24 @@ RULES: dict[str, tuple[Made, str, Found, Made]] = {
             s=np.float32(0.1),
         ),
     ),
+    "int8_weights": (
+        of(
+            node("DequantizeLinear", "w", "s", outputs=["b"]),
+            node("Add", "x", "b"),
+            w=np.ones(8, np.int8),
+            s=np.float32(0.1),
+        ),
+        "jetpack-6.0",
+        [("refused", "DequantizeLinear")],
+        of(
+            node("QuantizeLinear", "w", "s", "zero", outputs=["q"]),
+            node("DequantizeLinear", "q", "s", "zero", outputs=["b"]),
+            node("Add", "x", "b"),
+            w=np.ones(8, np.float32),
+            s=np.float32(0.1),
+            zero=np.int8(0),
+        ),
+    ),
     "domain": (
         of(node("Gelu", domain="com.microsoft"), domain="com.microsoft"),
         "tensorrt-11",
