@@ -18,6 +18,7 @@ from edge_imprint_export.proof.whole import REFERENCE_INPUTS, verify_whole
 from edge_imprint_runtime.errors import NoImagesError
 from edge_imprint_runtime.files import check_output, write_atomic
 from edge_imprint_runtime.head import Head
+from edge_imprint_runtime.knowledge import head_beside
 
 __all__ = ["verify"]
 
@@ -82,7 +83,7 @@ def verify(
     """
     loaded = Head.load(head)
     if html is not None:
-        check_output(html, force=force, inputs=[model, head, images])
+        check_output(html, force=force, inputs=[model, head_beside(model), head, images])
     # Before the photos are read: it refuses a head that names no backbone.
     graph = graph_for(loaded, weights=weights, backbone=backbone)
     photos = _photos(Path(images), loaded)

@@ -174,8 +174,11 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         elif tensor.name not in listed:
             graph.input.append(_as_input(tensor, tensor.name))
     for node in model.graph.node:
-        large = node.op_type == "Constant" and [
-            a.t for a in node.attribute if a.HasField("t") and not _is_small(a.t)
+        constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+        large = [
+            a.t
+            for a in (node.attribute if constant and node.output else ())
+            if a.HasField("t") and not _is_small(a.t)
         ]
         if large:
             graph.input.append(_as_input(large[0], node.output[0]))

@@ -378,5 +378,6 @@ def open_model(
 
     runner, beside = OrtRunner(file, backend, threads), head_beside(file)
     teachable = f"{PREFIX}teachable" in runner.metadata  # beside others it is just a file
-    head = Head.load(beside) if teachable and os.path.isfile(beside) else None
+    # A folder or a link that leads nowhere is an error, not a model that was never taught.
+    head = Head.load(beside) if teachable and os.path.lexists(beside) else None
     return Model(runner, str(file), head=head)

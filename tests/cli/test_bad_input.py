@@ -185,7 +185,11 @@ CASES = [
     ("export {bare} --out {d}/out/m", 1, "the head does not say which backbone"),
     ("export {head} --out {d}/out/m --input frame", 2, "--input frame needs --frame"),
     ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
-    ("verify {model} --head {other} --images {photos}", 1, "does not decide as its head"),
+    (
+        "verify {model} --head {other} --images {photos}",
+        1,
+        "was made of another head, whose recipe",
+    ),
     ("verify {model} --head {named} --images {photos}", 1, "labels are not the head's"),
     ("verify {model} --head {bare} --images {photos}", 1, "the head does not say which"),
     ("verify {model} --head {head} --images {d}/empty", 1, "holds no images"),

@@ -127,7 +127,7 @@ def check_pair(model: Model, head: Head) -> BackboneInfo:
     """Refuse a head that a model can't have come from; returns the head's backbone.
 
     Raises:
-        BackboneMismatchError: As in `verify`.
+        BackboneMismatchError: As in `verify`; or another backbone, recipe, rule or build.
     """
     if model.labels != head.labels or head.backbone is None:
         raise BackboneMismatchError(
@@ -138,6 +138,19 @@ def check_pair(model: Model, head: Head) -> BackboneInfo:
             "of model and head only one is calibrated; verify a model with the head it came "
             "from"
         )
+    ours, other = model.contract, head.contract
+    pairs = [
+        ("backbone", ours.backbone and ours.backbone.digest, head.backbone.digest),
+        ("recipe", ours.recipe, other.recipe),
+        ("rule", ours.rule, other.rule),
+        ("build", *(dict(made.notes).get("build") for made in (ours, other))),
+    ]
+    for what, of_model, of_head in pairs:
+        if None not in (of_model, of_head) and of_model != of_head:
+            raise BackboneMismatchError(
+                f"the model was made of another head, whose {what} is not this one's; verify "
+                "a model with the head it came from"
+            )
     return head.backbone
 
 

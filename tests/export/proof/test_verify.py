@@ -98,17 +98,33 @@ def test_one_number_changed_fails(
 
 
 def test_a_wrong_normalization_rule_fails(
-    tmp_path: Path, tiny_backbone: bytes, head: Head
+    tmp_path: Path, tiny_backbone: bytes, head: Head, embeddings: Array
 ) -> None:
     model = open_model(save(fuse(tiny_backbone, head), tmp_path / "m.onnx"))
-    other = Head(
-        head.proxies,
-        head.class_index,
-        head.labels,
-        Rule(embedding_norm="none"),
-        backbone=head.backbone,
+    other = head.replaced(rule=Rule(embedding_norm="none"))
+    assert not compare(model.predict(PIXELS), other, embeddings).passed
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("rule", {"rule": Rule(embedding_norm="none")}),
+        ("recipe", {"recipe": "l2 mean l2 l2 max"}),
+        ("build", {"notes": [("build", "photos=1")]}),
+    ],
+)
+def test_another_head_is_refused_by_what_both_files_say(
+    tmp_path: Path, tiny_backbone: bytes, head: Head, what: str, changes: dict[str, object]
+) -> None:
+    noted = head.replaced(notes=[("build", "photos=2")])
+    model = open_model(save(fuse(tiny_backbone, noted), tmp_path / "m.onnx"))
+    assert verify(model, noted, tiny_backbone, PIXELS).passed
+    with pytest.raises(BackboneMismatchError) as caught:
+        verify(model, noted.replaced(**changes), tiny_backbone, PIXELS)
+    assert str(caught.value) == (
+        f"the model was made of another head, whose {what} is not this one's; verify a model "
+        "with the head it came from"
     )
-    assert not verify(model, other, tiny_backbone, PIXELS).passed
 
 
 def test_a_tolerance_of_ones_own(tmp_path: Path, tiny_backbone: bytes, head: Head) -> None:
