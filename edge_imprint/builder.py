@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
 from edge_imprint.embed import Embedder, check_device, pick_embedder
-from edge_imprint.hold_out import check_hold_out, digest_of, share_note, without
+from edge_imprint.hold_out import check_hold_out, digest_of, read_digests, share_note, without
 from edge_imprint.hold_out import hold_out as choose_held_out
 from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots
 from edge_imprint.imprinting.sources import ByClass
@@ -173,7 +173,9 @@ def build(
     target = None if out is None else check_output(out, force=force, inputs=inputs)
     photos = find_photos(data)
     hold_out = round(hold_out, 6)  # as the head's note says it
-    left_out = choose_held_out(photos, hold_out)
+    digests = read_digests(photos.paths)
+    left_out = choose_held_out(photos, hold_out, digests)
+    rest = np.flatnonzero(~left_out)
     photos = without(photos, left_out)
     if calibrate:
         check_labels(photos.labels)
@@ -211,7 +213,7 @@ def build(
         progress=progress,
     )
     counts = np.minimum(np.bincount(embedded.class_index), shots or len(photos.paths))
-    used = digest_of(photos.paths[i] for i in embedded.kept)
+    used = digest_of(digests[i] for i in rest[embedded.kept])
     line = f"photos={len(embedded.kept)} sha256={used} seed={random_state}"
     line += "" if shots is None else f" shots={shots}"
     notes = {"build": line, "made_with": versions(), **share_note(hold_out)}

@@ -20,7 +20,7 @@ from edge_imprint.evidence import (
     find_evidence,
     proof_batches,
 )
-from edge_imprint.hold_out import digest_of
+from edge_imprint.hold_out import digest_of, read_digests
 from edge_imprint.make_head import Progress
 from edge_imprint.versions import versions
 from edge_imprint_export.files.sbom import bill_of_materials
@@ -368,7 +368,9 @@ def _how(
     notes = [("exported_with", versions())]
     if precision == "int8" and evidence is not None:
         used = [evidence.paths[i] for i in evidence.calibration]
-        notes.append(("calibration", f"photos={len(used)} sha256={digest_of(used)}"))
+        notes.append(
+            ("calibration", f"photos={len(used)} sha256={digest_of(read_digests(used))}")
+        )
     if keep_float32:
         notes.append(("keep_float32", " ".join(keep_float32)))
     return notes

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +21,12 @@ __all__ = [
     "digest_of",
     "held_out_share",
     "hold_out",
-    "place",
+    "read_digests",
     "share_note",
     "without",
 ]
+
+Digest: TypeAlias = bytes | None
 
 _NOTE = re.compile(r"share=(0\.[0-9]{6})")
 
@@ -38,7 +41,7 @@ def check_hold_out(share: float) -> None:
         raise ParameterError(f"hold_out must be a share from 0 to 0.5, got {share}")
 
 
-def hold_out(photos: Photos, share: float) -> npt.NDArray[np.bool_]:
+def hold_out(photos: Photos, share: float, digests: Sequence[Digest]) -> npt.NDArray[np.bool_]:
     """Choose photos that a build leaves alone, so that they can judge what comes of it.
 
     A photo is held out if the SHA-256 of its bytes is in the lowest ``share`` of all: this
@@ -48,14 +51,13 @@ def hold_out(photos: Photos, share: float) -> npt.NDArray[np.bool_]:
     Args:
         photos: What `find_photos` found.
         share: From 0 to 0.5.
+        digests: What `read_digests` read of them.
 
     Returns:
         (N,) bool. Of few photos it may be a share quite other than the one asked for.
     """
     check_hold_out(share)
-    if share == 0:
-        return np.zeros(len(photos.paths), np.bool_)
-    out = np.array([place(path) < share for path in photos.paths])
+    out = np.array([_place(digest) < share for digest in digests], np.bool_)
     index = np.array(photos.class_index)
     for c in range(len(photos.labels)):
         if out[index == c].all():
@@ -84,19 +86,30 @@ def held_out_share(notes: Sequence[tuple[str, str]]) -> float:
     return 0.0 if match is None else float(match[1])
 
 
-def place(path: Path) -> float:
+def read_digests(paths: Iterable[Path]) -> tuple[Digest, ...]:
+    """Read photos whole and hash them.
+
+    Args:
+        paths: The photos.
+
+    Returns:
+        The SHA-256 of each one's bytes; None for one that can't be read.
+    """
+    return tuple(_digest(path) for path in paths)
+
+
+def digest_of(digests: Iterable[Digest]) -> str:
+    """Return one SHA-256, 64 hex digits, of photos' content, whatever their order."""
+    known = sorted(digest for digest in digests if digest is not None)
+    return hashlib.sha256(b"".join(known)).hexdigest()
+
+
+def _place(digest: Digest) -> float:
     """Return where a photo's content falls in 0..1; 1 for one that can't be read."""
-    digest = _digest(path)
     return 1.0 if digest is None else int.from_bytes(digest[:8], "big") / 2**64
 
 
-def digest_of(paths: Iterable[Path]) -> str:
-    """Return one SHA-256, 64 hex digits, of photos' content, whatever their order."""
-    digests = sorted(digest for path in paths if (digest := _digest(path)) is not None)
-    return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _digest(path: Path) -> bytes | None:
+def _digest(path: Path) -> Digest:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except (OSError, ValueError):

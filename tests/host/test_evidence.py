@@ -14,7 +14,7 @@ from PIL import Image
 from edge_imprint import Backbone
 from edge_imprint.builder import build
 from edge_imprint.evidence import calibration_batches, find_evidence, proof_batches
-from edge_imprint.hold_out import hold_out
+from edge_imprint.hold_out import hold_out, read_digests
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime import Frame, Head
 from edge_imprint_runtime.errors import NoImagesError
@@ -73,7 +73,8 @@ def test_held_out_photos_judge_and_the_others_calibrate(
     evidence = find_evidence(file, Head.load(file), None, calibrate=True)
     assert evidence is not None
     assert evidence.source == "held_out"
-    out = hold_out(find_photos(photos), 0.3)
+    found = find_photos(photos)
+    out = hold_out(found, 0.3, read_digests(found.paths))
     assert set(evidence.proof) == set(np.flatnonzero(out))
     assert set(evidence.calibration) == set(np.flatnonzero(~out))
 
