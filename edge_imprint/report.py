@@ -82,7 +82,9 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 
  font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:600px){main{padding:20px 12px 40px}section{padding:16px 14px}
- dl{grid-template-columns:1fr}dd{margin-bottom:6px}}
+ dl{grid-template-columns:1fr}dd{margin-bottom:6px}
+ th,td{padding:6px 2px;font-size:11px}th{font-size:10px}th,.text{white-space:normal}
+ td:first-child{overflow-wrap:anywhere;min-width:60px}}
 @media print{body{background:#fff}main{max-width:none;padding:0}
  section,.card{break-inside:avoid}}
 """

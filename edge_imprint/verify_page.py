@@ -119,6 +119,7 @@ def _ways(found: Whole) -> str:
         f"way, all. {asked}",
         report.table(COLUMNS, [cells(way) for way in found.ways], text_columns=2),
         *(report.words(f"Not run: {line}.") for line in not_run(found)),
+        *(report.words(f"Note: {line}.") for line in found.notes),
         report.words(
             f"{batches.images} photos in batches of 1 to {batches.largest}: "
             f"{batches.agreement:.2%} of labels as alone, scores within "
