@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,13 +158,7 @@ def export(
     chosen, loaded, tell = find_target(target), Head.load(head), progress or _silent
     named = backbone or (loaded.backbone.name if loaded.backbone is not None else "")
     if teachable:
-        check_teachable(loaded)
-        limit = teachable if isinstance(teachable, Teachable) else Teachable()
-        if len(loaded.labels) > limit.max_classes:
-            raise ParameterError(
-                f"the head has {len(loaded.labels)} classes, more than --max-classes "
-                f"{limit.max_classes}; allow more"
-            )
+        _check_teachable(loaded, teachable)
     if frame is not None and loaded.backbone is not None:
         check_frame(frame, loaded.backbone.preprocess)  # before the long work, not after it
     sources = [head, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
@@ -213,19 +208,13 @@ def export(
     if proof and evidence is not None:
         photos = proof_batches(evidence, loaded, input, frame, tell)
         answer = _answer(model, part, loaded, path)
-        least = MIN_AGREEMENT if min_agreement is None else min_agreement
-
-        def layers() -> tuple[LayerError, ...]:
-            if not reduced or evidence is None:
-                return ()
-            tell("comparing layer by layer", 0, 1)
-            return _layers(original(), reduced, evidence, loaded)
-
+        layers = functools.partial(_layers, original, reduced, evidence, loaded, tell)
         if precision == "fp16":
             # A CPU computes fp16 in float32: what overflows on a GPU shows layer by layer.
             require_finite(layers())
         runner = OrtRunner(to_bytes(original()), "cpu")
         found = prove(answer, loaded, runner, photos, source=evidence.source)
+        least = MIN_AGREEMENT if min_agreement is None else min_agreement
         if found.agreement < least:
             found.require(least, layers())
         add_notes(model, {"proof": found.line()})
@@ -268,6 +257,17 @@ def _check(
         raise ParameterError(
             "a head alone takes embeddings and has no backbone; leave out --precision "
             "and --input"
+        )
+
+
+def _check_teachable(head: Head, teachable: bool | Teachable) -> None:
+    """Refuse on the host what a device could not teach."""
+    check_teachable(head)
+    limit = teachable if isinstance(teachable, Teachable) else Teachable()
+    if len(head.labels) > limit.max_classes:
+        raise ParameterError(
+            f"the head has {len(head.labels)} classes, more than --max-classes "
+            f"{limit.max_classes}; allow more"
         )
 
 
@@ -337,16 +337,21 @@ def _require_target(model: onnx.ModelProto, target: Target) -> None:
 
 
 def _layers(
-    original: onnx.ModelProto, reduced: bytes, evidence: Evidence, head: Head
+    original: Callable[[], onnx.ModelProto],
+    reduced: bytes,
+    evidence: Evidence,
+    head: Head,
+    tell: Progress,
 ) -> tuple[LayerError, ...]:
     """Find where a reduced backbone leaves its original, on a few of the photos."""
     assert head.backbone is not None
-    all_ = replace(evidence, calibration=evidence.proof)
-    readable = calibration_batches(all_, head.backbone.preprocess, _silent)
+    judges = replace(evidence, calibration=evidence.proof)
+    readable = calibration_batches(judges, head.backbone.preprocess, _silent)
     batches = list(itertools.islice(readable, _LAYER_PHOTOS))
-    if not batches:
-        return ()  # the comparison on photos says that none can be read
-    return layer_errors(original, parse(reduced, "the backbone"), np.concatenate(batches))
+    if not reduced or not batches:
+        return ()  # that no photo can be read is said by the comparison on them
+    tell("comparing layer by layer", 0, 1)
+    return layer_errors(original(), parse(reduced, "the backbone"), np.concatenate(batches))
 
 
 def _describe(info: BackboneInfo, precision: str, target: str) -> dict[str, str]:

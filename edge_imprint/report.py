@@ -81,7 +81,7 @@ pre{background:#f1f5f9;border-radius:8px;padding:10px 14px;font-size:14px;margin
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 0;
  font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-@media(max-width:600px){main{padding:20px 12px 40px}section{padding:16px 14px}
+@media(max-width:600px){main{padding:20px 10px 40px}section{padding:16px 8px}
  dl{grid-template-columns:1fr}dd{margin-bottom:6px}
  th,td{padding:6px 2px;font-size:11px}th{font-size:10px}th,.text{white-space:normal}
  td:first-child{overflow-wrap:anywhere;min-width:60px}}
