@@ -36,6 +36,25 @@ EMBEDDING_SIZE = 8
 MakeHead = Callable[..., Head]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, and say so."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and (why := _no_gpu()):
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=why))
+
+
+def _no_gpu() -> str:
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        return f"needs a GPU and the package cuda-python: {error}"
+    status, count = runtime.cudaGetDeviceCount()
+    return (
+        "" if int(status) == 0 and count else f"needs a GPU, and there is none: {status.name}"
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_home_and_no_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or fills the user's cache, none asks the hub for weights."""

@@ -14,11 +14,17 @@ __all__ = [
     "BackboneMismatchError",
     "BackboneNotFoundError",
     "BrokenImageError",
+    "ClosedModelError",
     "ContractKeyError",
     "ContractValueError",
     "ContractVersionError",
+    "DeviceError",
+    "DeviceMemoryError",
     "EdgeImprintError",
     "EmbeddingError",
+    "EngineBuildError",
+    "EngineFileError",
+    "EngineMismatchError",
     "HeadFileError",
     "HeadMismatchError",
     "HeadValueError",
@@ -33,17 +39,22 @@ __all__ = [
     "NonFiniteScoresError",
     "NotCalibratedError",
     "NotTeachableError",
+    "NothingRunsError",
     "OutputExistsError",
     "OutputMissingError",
     "OutputWriteError",
     "ParameterError",
     "ProviderError",
+    "ReportFileError",
+    "ReportVersionError",
+    "SlowerError",
     "TargetError",
     "TooFewClassesError",
     "TooFewImagesError",
     "TooManyBrokenError",
     "UnreadableImageError",
     "UnsafeModelError",
+    "UnstableReportError",
     "UnsupportedOptionError",
     "VerificationError",
     "WeightsError",
@@ -218,6 +229,10 @@ class HeadMismatchError(EdgeImprintError):
     """The head beside a teachable model does not fit that model."""
 
 
+class ClosedModelError(EdgeImprintError):
+    """A model is used after it was closed."""
+
+
 class NonFiniteScoresError(EdgeImprintError):
     """The model answered NaN or infinity."""
 
@@ -232,3 +247,49 @@ class TargetError(EdgeImprintError):
 
 class VerificationError(EdgeImprintError):
     """A fused model does not decide as its head does."""
+
+
+# Engines and devices -----------------------------------------------------------------------
+
+
+class EngineFileError(EdgeImprintError):
+    """An engine, or the sidecar beside it, is missing, damaged, or not of our form."""
+
+
+class EngineMismatchError(EdgeImprintError):
+    """An engine was built for another GPU, another TensorRT or another ONNX file."""
+
+
+class EngineBuildError(EdgeImprintError):
+    """TensorRT can't read a model, or can't build an engine of it."""
+
+
+class DeviceError(EdgeImprintError):
+    """A call to CUDA or TensorRT failed, or there is no GPU that they can use."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has not enough free memory."""
+
+
+class NothingRunsError(EdgeImprintError):
+    """No backend of this machine runs even a tiny model."""
+
+
+# Reports -----------------------------------------------------------------------------------
+
+
+class ReportFileError(EdgeImprintError):
+    """A report can't be read, or is none."""
+
+
+class ReportVersionError(EdgeImprintError):
+    """A report is of a schema that this release does not know."""
+
+
+class UnstableReportError(EdgeImprintError):
+    """A run that judged itself unstable is to be compared."""
+
+
+class SlowerError(EdgeImprintError):
+    """A run is slower than another by more than was allowed."""
