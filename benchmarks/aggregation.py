@@ -34,7 +34,7 @@ from edge_imprint_export.backbone.glyphnet import conv_stack
 from edge_imprint_export.graph import embedding_size, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import measure
+from edge_imprint_runtime.measuring import measure
 
 K = 20
 ORACLE = {

@@ -16,8 +16,8 @@ from edge_imprint.backbones import Backbone, load_backbone
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import embedding_size, to_bytes
 from edge_imprint_runtime import Head
-from edge_imprint_runtime.bench import Series
 from edge_imprint_runtime.machine import machine_facts
+from edge_imprint_runtime.measuring import Series
 
 __all__ = ["RESULTS", "fused_file", "random_head", "series_json", "write_result"]
 

@@ -28,10 +28,10 @@ from edge_imprint_export.frames.nodes import add_frame
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_export.nodes import Nodes
 from edge_imprint_runtime import Head, Preprocess
-from edge_imprint_runtime.bench import measure
 from edge_imprint_runtime.contract import Frame
 from edge_imprint_runtime.frames import frame_shape, frame_to_rgb, rgb_to_frame
 from edge_imprint_runtime.images import prepare
+from edge_imprint_runtime.measuring import measure
 
 BACKBONES = ("timm/resnet18", "timm/mobilenetv3_small_100")
 HEIGHT, WIDTH = 720, 1280

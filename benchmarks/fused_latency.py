@@ -17,8 +17,8 @@ import onnxruntime as ort
 from common import fused_file, series_json, write_result
 from edge_imprint import load_backbone
 from edge_imprint_export.graph import to_bytes
-from edge_imprint_runtime.bench import measure
 from edge_imprint_runtime.images import normalize
+from edge_imprint_runtime.measuring import measure
 
 
 def session(model: bytes | str) -> ort.InferenceSession:

@@ -33,7 +33,7 @@ from edge_imprint_export.head.exact import CANDIDATES
 from edge_imprint_export.head.layout import layout_of
 from edge_imprint_runtime import Head
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import Series, measure
+from edge_imprint_runtime.measuring import Series, measure
 from tasks import digit_tasks
 
 CLASSES, K, SIZE = 1_000, 20, 1_024

@@ -30,8 +30,8 @@ from edge_imprint_export.targets.lower import lower
 from edge_imprint_export.targets.records import target
 from edge_imprint_runtime import Preprocess, prepare
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import measure
 from edge_imprint_runtime.images import normalize
+from edge_imprint_runtime.measuring import measure
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Labels: TypeAlias = npt.NDArray[np.int64]

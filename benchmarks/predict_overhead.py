@@ -11,7 +11,7 @@ import onnxruntime as ort
 
 from common import fused_file, series_json, write_result
 from edge_imprint_runtime import open_model
-from edge_imprint_runtime.bench import measure
+from edge_imprint_runtime.measuring import measure
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from edge_imprint_export.graph import to_bytes
 from edge_imprint_export.head.layout import layout_of, slots_of
 from edge_imprint_runtime import Head, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import measure
+from edge_imprint_runtime.measuring import measure
 
 SIZE = 512
 MOST_COLUMNS = 100_000

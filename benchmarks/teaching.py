@@ -30,8 +30,8 @@ from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head, Model
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import measure
 from edge_imprint_runtime.contract import Teachable
+from edge_imprint_runtime.measuring import measure
 from edge_imprint_runtime.teaching import teach
 from tasks import Task, digit_tasks
 

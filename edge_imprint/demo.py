@@ -41,10 +41,10 @@ from edge_imprint_export import fuse, headless, save, verify
 from edge_imprint_export.files.guard import read_model
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.bench import bench_model
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 from edge_imprint_runtime.files import write_atomic
 from edge_imprint_runtime.images import photo_pixels
+from edge_imprint_runtime.measuring import Plan, model_subject, run_bench, runner_subject
 from edge_imprint_runtime.model import Model, open_model
 
 __all__ = ["KS", "TASKS", "run_demo"]
@@ -291,9 +291,12 @@ def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
 
 
 def _bench(model: Model, path: Path, progress: Progress) -> dict[str, Any]:
-    runner = OrtRunner(to_bytes(headless(read_model(path))), "cpu")
-    return bench_model(
-        {"fused": model, "backbone only": lambda images: runner.run(["embedding"], images)},
-        model,
-        progress=lambda done, total: progress("measuring latency", done, total),
+    backbone = OrtRunner(to_bytes(headless(read_model(path))), "cpu")
+    return run_bench(
+        model_subject(model),
+        Plan(label="demo", warm_up_s=5),
+        path=path,
+        beside=[runner_subject(backbone)],
+        backend="cpu",
+        progress=lambda _, done, total: progress("measuring latency", done, total),
     )

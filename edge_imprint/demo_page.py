@@ -69,7 +69,8 @@ def render(result: dict[str, Any], answers: Sequence[dict[str, Any]]) -> str:
             report.section(
                 "Latency",
                 f"{series[0]['iterations']} samples each, taken in turns after a warm-up, "
-                f"batch 1, {result['latency']['provider']}. A percentile is a sample seen.",
+                f"batch 1, {result['latency']['provider']['name']}. A percentile is a sample "
+                "seen.",
                 _latency_table(series),
                 report.chart(
                     lambda axes: _draw_latency(axes, series),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -190,6 +189,8 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _from_csv(manifest: Path) -> list[tuple[Path, str]]:
+    import csv  # here, since `predict` imports this module and reads no table
+
     try:
         # utf-8-sig: spreadsheets write a byte order mark.
         with open(manifest, encoding="utf-8-sig", newline="") as file:

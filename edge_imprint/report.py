@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,16 @@ import numpy.typing as npt
 from PIL import Image
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "COLORS",
+    "Cell",
+    "beside",
+    "can_draw",
     "cards",
     "chart",
+    "drawings",
     "code",
     "facts",
     "gallery",
@@ -30,10 +35,13 @@ __all__ = [
     "palette",
     "section",
     "table",
+    "verdict",
     "words",
 ]
 
 COLORS = ("#2563eb", "#f59e0b", "#64748b", "#16a34a", "#dc2626")
+
+Cell = str | tuple[str, str]  # plain text, or that and a smaller line below it
 
 _STYLE = """
 :root{--ink:#0f172a;--soft:#64748b;--line:#e2e8f0;--blue:#2563eb}
@@ -42,14 +50,15 @@ body{margin:0;background:#f8fafc;color:var(--ink);
  font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main{max-width:1040px;margin:0 auto;padding:32px 24px 64px}
 h1{font-size:30px;line-height:1.2;margin:0 0 6px}
-h2{font-size:20px;margin:0 0 4px}
+h2{font-size:20px;margin:0 0 4px}h1,h2{overflow-wrap:anywhere}
+h3{font-size:15px;margin:14px 0 0}
 p{margin:4px 0 12px}.soft{color:var(--soft)}
 section{background:#fff;border:1px solid var(--line);border-radius:12px;padding:20px 22px;
  margin-top:20px}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:14px;
  margin-top:20px}
-.card{background:#fff;border:1px solid var(--line);border-radius:12px;padding:14px 18px}
-.card b{display:block;font-size:27px;line-height:1.25}
+.card{background:#fff;border:1px solid var(--line);border-radius:12px;padding:14px 14px}
+.card b{display:block;font-size:24px;line-height:1.25;white-space:nowrap}
 .card span{color:var(--soft);font-size:14px}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
@@ -65,6 +74,22 @@ tr.best td{background:#eff6ff;font-weight:600}
 .gallery img{display:block;width:100%}
 .gallery figcaption{padding:3px 2px}.gallery .wrong{border-color:#dc2626;color:#b91c1c}
 .gallery figcaption{overflow-wrap:anywhere;line-height:1.25}
+td small{display:block;color:var(--soft);font-size:11.5px}
+.stack th,.stack td{padding:7px 6px;font-size:15px}.stack th{font-size:13px}
+.stack .text,td.text{white-space:normal;overflow-wrap:anywhere;min-width:90px}
+caption{text-align:left;color:var(--soft);font-size:14px;padding:4px 0}
+.card.good{border-color:#86efac;background:#f0fdf4}.card.good b{color:#15803d}
+.card.bad{border-color:#fca5a5;background:#fef2f2}.card.bad b{color:#b91c1c}
+.verdict{border-left:6px solid #16a34a}.verdict.bad{border-left-color:#dc2626}
+.drawings{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(380px,100%),1fr));
+ gap:18px;margin-top:10px}
+.drawings figure{margin:0;min-width:0}
+.drawings figure:only-child{width:max(50% - 9px,min(380px,100%))}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(300px,100%),1fr));
+ gap:0 20px}
+.beside dl{grid-template-columns:fit-content(50%) 1fr}
+.drawings svg{width:100%;height:auto;display:block}
+.drawings figcaption{font-size:14px;color:var(--soft);margin-bottom:2px}
 code{background:#f1f5f9;border-radius:5px;padding:2px 6px;font-size:14px}
 pre{background:#f1f5f9;border-radius:8px;padding:10px 14px;font-size:14px;margin:8px 0;
  white-space:pre-wrap;overflow-wrap:anywhere}
@@ -82,11 +107,30 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 
  font-size:14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:600px){main{padding:20px 10px 40px}section{padding:16px 8px}
+ .card{padding:12px}.card b{font-size:21px}.cards{grid-template-columns:1fr 1fr;gap:10px}
  dl{grid-template-columns:1fr}dd{margin-bottom:6px}
  th,td{padding:6px 2px;font-size:11px}th{font-size:10px}th,.text{white-space:normal}
- td:first-child{overflow-wrap:anywhere;min-width:60px}}
-@media print{body{background:#fff}main{max-width:none;padding:0}
- section,.card{break-inside:avoid}}
+ td:first-child{overflow-wrap:anywhere;min-width:60px}
+ .stack caption{display:block}.stack thead{display:none}
+ .stack tr{display:block;padding:6px 0 10px;border-bottom:1px solid var(--line)}
+ .stack td{display:flex;justify-content:space-between;gap:12px;border:0;padding:3px 4px;
+  font-size:13px;text-align:right;white-space:normal}
+ .stack td:first-child{font-weight:600;font-size:14px;text-align:left}
+ .stack td[data-label]:not(:first-child)::before{content:attr(data-label);
+  color:var(--soft);text-align:left;flex:0 1 auto;max-width:50%}
+ .stack td,.stack td *{min-width:0;overflow-wrap:anywhere}
+ .stack td small{display:inline;margin-left:6px;font-size:11px}}
+@page{size:A4;margin:14mm 12mm}
+@media print{body{background:#fff;font-size:10.5pt}main{max-width:none;padding:0}
+ *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
+ section{padding:10px 14px;margin-top:12px}section.long{break-inside:auto}
+ h2,h3,caption,thead,section>p.soft{break-after:avoid}tr,figure{break-inside:avoid}
+ .cards{grid-template-columns:repeat(5,1fr);gap:8px}.card{padding:8px 10px}
+ .card b{font-size:17px}.card span{font-size:9pt}.card,.beside{margin-top:10px}
+ .beside{grid-template-columns:repeat(3,1fr);gap:0 10px}
+ .wide{overflow:visible}th,td{padding:4px 5px;font-size:8.5pt}td small{font-size:7.5pt}
+ .drawings{grid-template-columns:1fr 1fr;gap:10px}
+ section,.card{break-inside:avoid}section.long{break-inside:auto}}
 """
 
 
@@ -110,29 +154,65 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
     )
 
 
-def cards(values: Mapping[str, str]) -> str:
-    """Show a few headline figures; the key says what the value is."""
+def cards(values: Mapping[str, str], *, kinds: Mapping[str, str] | None = None) -> str:
+    """Show a few headline figures.
+
+    Args:
+        values: By what they are.
+        kinds: Of some of them, by the same key: "good" or "bad".
+
+    Returns:
+        HTML.
+    """
+    known = kinds or {}
     inner = "".join(
-        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
+        f'<div class="{" ".join(filter(None, ("card", known.get(name))))}">'
+        f"<b>{escape(value)}</b><span>{escape(name)}</span></div>"
         for name, value in values.items()
     )
     return f'<div class="cards">{inner}</div>'
 
 
-def section(title: str, text: str, *parts: str) -> str:
-    """Frame parts under a heading and a sentence of plain text."""
+def section(title: str, text: str, *parts: str, long: bool = False) -> str:
+    """Frame parts under a heading and a sentence of plain text.
+
+    Args:
+        title: The heading.
+        text: The sentence.
+        parts: HTML of the other functions.
+        long: Whether it may be printed over several pages.
+
+    Returns:
+        HTML.
+    """
     return (
-        f'<section><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>'
+        f"<section{' class=long' if long else ''}><h2>{escape(title)}</h2>"
+        f'<p class="soft">{escape(text)}</p>{"".join(parts)}</section>'
+    )
+
+
+def beside(*parts: str) -> str:
+    """Set short sections side by side where there is room."""
+    return f'<div class="beside">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def verdict(title: str, text: str, *parts: str, good: bool) -> str:
+    """Frame parts as `section` does, with an edge in the colour of what was found."""
+    kind = "verdict" if good else "verdict bad"
+    return (
+        f'<section class="{kind}"><h2>{escape(title)}</h2><p class="soft">{escape(text)}</p>'
         f"{''.join(parts)}</section>"
     )
 
 
 def table(
     columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[Cell]],
     *,
     text_columns: int = 1,
     best: Sequence[int] = (),
+    caption: str = "",
+    stack: bool = False,
 ) -> str:
     """Show rows of plain text.
 
@@ -141,37 +221,48 @@ def table(
         rows: Their cells.
         text_columns: How many columns, from the left, hold words; the others hold numbers.
         best: Positions of rows that stand out.
+        caption: What the table is, plain text.
+        stack: Whether a narrow screen shows each row as a list, because it has many columns.
 
     Returns:
         HTML.
     """
 
-    def cells(tag: str, texts: Sequence[str]) -> str:
-        kinds = [
-            " class=text" if number < text_columns else "" for number in range(len(texts))
-        ]
-        pairs = zip(kinds, texts, strict=True)
-        return "".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for kind, text in pairs)
+    def cells(tag: str, texts: Sequence[Cell]) -> str:
+        made = []
+        for number, cell in enumerate(texts):
+            kind = " class=text" if number < text_columns else ""
+            if tag == "th":
+                kind += ' scope="col"'
+            elif stack:
+                kind += f' data-label="{escape(columns[number])}"'
+            text, small = (cell, "") if isinstance(cell, str) else cell
+            below = f"<small>{escape(small)}</small>" if small else ""
+            inner = f"<span>{escape(text)}{below}</span>" if stack else escape(text) + below
+            made.append(f"<{tag}{kind}>{inner}</{tag}>")
+        return "".join(made)
 
     head = cells("th", columns)
     body = "".join(
         f"<tr{' class=best' if number in best else ''}>{cells('td', row)}</tr>"
         for number, row in enumerate(rows)
     )
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<div class="wide{" stack" if stack else ""}"><table>{said}'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def facts(values: Mapping[str, Any]) -> str:
-    """Show names and values; those that are None are left out."""
+def facts(values: Mapping[str, Any], title: str = "") -> str:
+    """Show names and values, below a small heading; those that are None are left out."""
     inner = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
         for name, value in values.items()
         if value is not None
     )
-    return f"<dl>{inner}</dl>"
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f"{heading}<dl>{inner}</dl>"
 
 
 def gallery(
@@ -267,6 +358,40 @@ def chart(*draw: Any) -> str:
     Returns:
         HTML with one SVG a chart.
     """
+
+    def on_figure(function: Any) -> Callable[[Figure], None]:
+        return lambda figure: function(figure.subplots())
+
+    svgs = [f"<div>{_svg(on_figure(function), 3.7)}</div>" for function in draw]
+    return f'<div class="charts">{"".join(svgs)}</div>'
+
+
+def can_draw() -> bool:
+    """Say whether the package that draws charts is installed; a device may lack it."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def drawings(*draw: tuple[str, str, Callable[[Figure], None]], height: float = 3.7) -> str:
+    """Draw figures side by side, each with a caption above it.
+
+    Args:
+        draw: For each its caption, what it shows for those who can't see it, and a function
+            that draws on the matplotlib `Figure` it is given.
+        height: Of each, in inches, where the width is 5.6.
+
+    Returns:
+        HTML with one SVG a figure.
+    """
+    made = []
+    for caption, label, function in draw:
+        svg = _svg(function, height).replace(
+            "<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1
+        )
+        made.append(f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>")
+    return f'<div class="drawings">{"".join(made)}</div>'
+
+
+def _svg(draw: Callable[[Figure], None], height: float) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -282,18 +407,14 @@ def chart(*draw: Any) -> str:
         "axes.axisbelow": True,
         "svg.hashsalt": "edge-imprint",  # equal charts give equal bytes
     }
-    svgs = []
-    for function in draw:
-        with mpl.rc_context(style):
-            figure = Figure(figsize=(5.6, 3.7), layout="constrained")
-            FigureCanvasSVG(figure)
-            axes: Axes = figure.subplots()
-            function(axes)
-            text = io.StringIO()
-            figure.savefig(text, format="svg", metadata={"Date": None})
-        svg = text.getvalue()
-        svgs.append(f"<div>{svg[svg.index('<svg') :]}</div>")
-    return f'<div class="charts">{"".join(svgs)}</div>'
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(5.6, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
 
 
 def palette(count: int) -> npt.NDArray[np.float64]:

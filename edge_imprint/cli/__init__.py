@@ -27,7 +27,10 @@ _COMMANDS = {
     "predict": ("_device", "Classify photos with a model."),
     "teach": ("_teach", "Let a teachable model learn, improve or forget a class."),
     "inspect": ("_device", "Show what a model or a head says of itself."),
-    "bench": ("_device", "Measure a model's latency."),
+    "compile": ("_compile", "Compile a model to a TensorRT engine for this device."),
+    "bench": ("_bench", "Measure a model's latency, and judge the measurement."),
+    "report": ("_report", "Show reports of bench, or compare them."),
+    "doctor": ("_doctor", "Tell what this machine can do, and how to mend what it can't."),
 }
 
 

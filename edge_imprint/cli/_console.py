@@ -4,27 +4,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
 
-from edge_imprint.builder import Progress as Tell
+# What `predict` can do without is imported where it is used: rich and what imprints take
+# longer to load than a small model takes to open and to answer.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from edge_imprint.builder import Progress as Tell
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -38,8 +32,6 @@ __all__ = [
     "say",
     "table",
 ]
-
-_ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 FORCE = click.option("--force", is_flag=True, help="Replace the output file if it is there.")
 
@@ -70,7 +62,7 @@ def embedding_options(command: _Command) -> _Command:
 
 def note(text: str) -> None:
     """Print a line on stderr."""
-    _ERR.print(text, markup=False)
+    _err().print(text, markup=False)
 
 
 def say(text: str) -> None:
@@ -80,6 +72,9 @@ def say(text: str) -> None:
 
 def command_name() -> str:
     """Return how this command was called, for hints that can be copied."""
+    import shlex
+    import shutil
+
     called = sys.argv[0]
     return "edge-imprint" if shutil.which("edge-imprint") == called else shlex.quote(called)
 
@@ -97,13 +92,22 @@ def print_json(value: Any) -> None:
 @contextlib.contextmanager
 def progress() -> Iterator[Tell]:
     """Show one progress bar a step on stderr, where it is a terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=_ERR, disable=not _ERR.is_terminal) as bars:
+    console = _err()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}
 
         def tell(step: str, done: int, total: int) -> None:
@@ -113,7 +117,7 @@ def progress() -> Iterator[Tell]:
                 ) in tasks.values():  # a step that only began is over when the next does
                     bars.update(task, completed=bars.tasks[task].total or 0)
                 tasks[step] = bars.add_task(step, total=total)
-                if not _ERR.is_terminal:
+                if not console.is_terminal:
                     note(f"{step} ...")
             bars.update(tasks[step], completed=done, total=total)
 
@@ -124,12 +128,23 @@ def progress() -> Iterator[Tell]:
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, err: bool = False) -> None:
     """Print a table; numbers to the right."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     grid = Table(title=escape(_printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(cell.replace("[", r"\[") for cell in row))
-    (_ERR if err else Console(highlight=False)).print(grid)
+    (_err() if err else Console(highlight=False)).print(grid)
+
+
+@functools.cache
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def _printable(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, *, force: bool = Fal
     out = check_output(path, force=force)
     # A name of its own per writer: two writers must not share one half-written file. Cut to
     # fit file systems that hold names of 255 bytes, of which a letter may take four.
-    beside = out.with_name(f".{out.name[:50]}.{secrets.token_hex(4)}.tmp")
+    beside = out.with_name(f".{out.name[:50]}.{os.urandom(4).hex()}.tmp")
     try:
         with open(beside, "xb") as file:
             file.write(data)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from edge_imprint_runtime.errors import HeadFileError
 
@@ -33,6 +31,8 @@ def dump_arrays(
     Returns:
         The file's content.
     """
+    from safetensors.numpy import save  # here, since most models come without a head
+
     data = save(dict(arrays), metadata=dict(metadata))
     # safetensors writes the metadata in hash order: write its header anew, sorted. Offsets
     # count from the header's end, so that they stay as they are.
@@ -56,6 +56,8 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[st
     Raises:
         HeadFileError: The file is missing or is no safetensors file.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -73,7 +73,7 @@ class Intake:
         return pixels if self._form == "uint8" else normalize(pixels, p)
 
     def batch(self, images: Images) -> npt.NDArray[np.generic]:
-        """Make one array of whatever `Model.predict` takes: (N, `*shape`), N >= 1."""
+        """Make one array of whatever `Model.predict` takes: (N, `*shape`), C order, N >= 1."""
         if not isinstance(images, np.ndarray):
             one = isinstance(images, (str, os.PathLike, Image.Image))
             if not one and not isinstance(images, Iterable):
@@ -92,7 +92,7 @@ class Intake:
                 f"images must be {self.dtype} of shape (N, {shape}) with N >= 1, "
                 f"got {images.dtype} {images.shape}{hint}"
             )
-        return given
+        return np.ascontiguousarray(given)
 
     def check(self, shape: Sequence[int | str | None], kind: str, where: str) -> None:
         """Hold the input that a graph declares against this.

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_imprint_runtime.backends import BACKENDS, Runner
+from edge_imprint_runtime.backends import BACKENDS, Placement, Runner
+from edge_imprint_runtime.batches import run_in_parts
 from edge_imprint_runtime.contract import Contract, GraphInfo, Teachable, decode
 from edge_imprint_runtime.contract.codec import PREFIX
+from edge_imprint_runtime.engine.opening import is_engine, open_engine
 from edge_imprint_runtime.errors import (
     HeadFileError,
     LabelCountError,
@@ -42,7 +44,8 @@ class Model:
     """A fused model, ready to run. Made by `open_model`.
 
     Several threads may use it at once, also while one of them teaches: an answer is that of
-    the head before or of the one after, never of both.
+    the head before or of the one after, never of both. It holds its backend's memory until
+    `close`, or the end of a ``with`` block.
 
     Args:
         runner: The loaded file.
@@ -51,8 +54,9 @@ class Model:
 
     Attributes:
         contract: All that the file says of itself.
-        provider: The execution provider that runs it.
+        provider: The execution provider that runs it, or ``TensorRT``.
         threads: Threads for one operator on the CPU; 0: ONNX Runtime's choice, one a core.
+        runner: What runs it.
     """
 
     def __init__(self, runner: Runner, where: str, *, head: Head | None = None) -> None:
@@ -62,7 +66,7 @@ class Model:
         self._intake = Intake(self.contract)
         self.provider = runner.provider
         self.threads = runner.threads
-        self._runner, self._where = runner, where
+        self.runner, self._where = runner, where
         self._outputs = list(runner.outputs)
         calibrated = self.contract.temperature is not None
         self._answers = _OUTPUTS + (_CALIBRATED if calibrated else ())
@@ -82,6 +86,23 @@ class Model:
     def __repr__(self) -> str:
         """Show what it classifies, and on what it runs."""
         return f"Model({len(self.labels)} classes, {self.provider})"
+
+    def __enter__(self) -> Model:
+        """Return the model; the end of the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the model."""
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the model holds; a use afterwards raises ClosedModelError."""
+        self.runner.close()
+
+    @property
+    def placement(self) -> Placement | None:
+        """Which of ONNX Runtime's providers got which nodes; None where that can't be asked."""
+        return self.runner.placement
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -134,12 +155,14 @@ class Model:
 
         Raises:
             InputError: An array has another shape or type, or a list holds no photos.
+            ClosedModelError: The model was closed.
+            DeviceError, DeviceMemoryError: The device failed, or has not enough memory.
             NonFiniteScoresError: The model answered NaN or infinity.
             UnreadableImageError, BrokenImageError, ImageTooLargeError: A photo can't be read.
         """
         known = self._known  # once: another thread may swap it
         names = [name for name, _, _ in self._answers]
-        found = self._runner.run(names, self._intake.batch(images), known.held)
+        found = run_in_parts(self.runner, names, self._intake.batch(images), known.held)
         answer: dict[str, Any] = dict(zip(names, found, strict=True))
         if not np.isfinite(answer["scores"]).all():
             raise NonFiniteScoresError(
@@ -172,7 +195,7 @@ class Model:
                 "export it with: edge-imprint export HEAD --out MODEL.onnx --embedding"
             )
         batch, held = self._intake.batch(images), self._known.held
-        return self._runner.run(["embedding"], batch, held)[0]  # type: ignore[return-value]
+        return run_in_parts(self.runner, ["embedding"], batch, held)[0]  # type: ignore[return-value]
 
     def teach(self, label: str, images: Images, *, proxies: int | None = None) -> Head:
         """Add a class, or improve one; see `edge_imprint_runtime.teaching.teach`.
@@ -304,45 +327,55 @@ class Model:
                     "one, or export it again with a higher --max-classes"
                 )
             beside = head_beside(self._where)
-            self._known = knowing(changed, self.contract, self._runner, beside)
+            self._known = knowing(changed, self.contract, self.runner, beside)
             return changed
 
     def _check_graph(self, where: str) -> None:
         """Hold what the graph declares against what the metadata says."""
         for name, rank, want in self._answers:
-            if name not in self._runner.outputs:
+            if name not in self.runner.outputs:
                 raise ModelFileError(f"{where}: the graph has no output {name!r}")
-            shape, kind = self._runner.outputs[name]
+            shape, kind = self.runner.outputs[name]
             if kind != want or len(shape) != rank:
                 raise ModelFileError(
                     f"{where}: the graph's output {name!r} is {kind} {list(shape)}, not "
                     f"{want} in {rank} dimensions; export the model again"
                 )
         teachable = self._graph.teachable
-        if len(self._runner.inputs) != 1 and (teachable is None or teachable.form != "input"):
+        if len(self.runner.inputs) != 1 and (teachable is None or teachable.form != "input"):
             raise ModelFileError(f"{where}: the graph must have one input")
         if teachable is None:
-            classes = self._runner.outputs["scores"][0][-1]
+            classes = self.runner.outputs["scores"][0][-1]
             if classes != len(self.contract.labels):
                 raise LabelCountError(
                     f"{where}: there are {len(self.contract.labels)} labels, "
                     f"but the matrix has {classes} classes; export the model again"
                 )
-        shape, kind = next(iter(self._runner.inputs.values()))
+        shape, kind = next(iter(self.runner.inputs.values()))
         self._intake.check(shape, kind, where)
 
 
 def open_model(
-    path: str | os.PathLike[str], backend: str = "auto", *, threads: int = 0
+    path: str | os.PathLike[str],
+    backend: str = "auto",
+    *,
+    threads: int = 0,
+    cuda_graph: bool = False,
+    rebuild: bool = False,
 ) -> Model:
-    """Open a fused model.
+    """Open a fused model, or an engine that was compiled of one.
 
     Args:
-        path: An ONNX file that `edge-imprint export` wrote. Of a teachable model the head
-            file beside it (`head_beside`) says what it knows, if there is one.
-        backend: ``auto`` (CUDA where this ONNX Runtime has it, else the CPU), ``cpu``,
-            ``cuda`` or ``tensorrt``. The provider asked for is the one that runs.
+        path: An ONNX file that `edge-imprint export` wrote, or an engine that `edge-imprint
+            compile` wrote. Of a teachable model the head file beside it (`head_beside`) says
+            what it knows, if there is one.
+        backend: ``auto`` (TensorRT for an engine; else CUDA where this ONNX Runtime has it,
+            else the CPU), ``cpu``, ``cuda`` or ``tensorrt``: for an ONNX file these are
+            ONNX Runtime's providers. The one asked for is the one that runs.
         threads: Threads for one operator on the CPU; 0 lets ONNX Runtime choose.
+        cuda_graph: Of an engine, launch its kernels as one recorded graph.
+        rebuild: Of an engine that does not fit this machine, compile it again, of the ONNX
+            file that its sidecar names.
 
     Returns:
         The model.
@@ -357,13 +390,47 @@ def open_model(
             metadata are not what this release reads.
         LabelCountError: Its labels don't match its matrix.
         ProviderError: The provider can't be had.
-        MissingPackageError: ONNX Runtime is not installed.
-        ParameterError: There is no such backend.
+        EngineFileError: An engine or its sidecar is missing or damaged.
+        EngineMismatchError: An engine was built for another GPU, TensorRT or ONNX file.
+        DeviceError, DeviceMemoryError: There is no GPU, it failed, or its memory is full.
+        MissingPackageError: ONNX Runtime, or for an engine TensorRT, is not installed.
+        ParameterError: There is no such backend, or it does not run such a file.
     """
     if backend not in BACKENDS:
         raise ParameterError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if type(threads) is not int or not 0 <= threads <= 1024:
         raise ParameterError(f"threads must be an integer from 0 to 1024, got {threads!r}")
+    file = _model_file(path)
+    runner: Runner
+    if is_engine(file):
+        if backend not in ("auto", "tensorrt"):
+            raise ParameterError(
+                f"{file} is an engine, which TensorRT alone runs, got backend={backend!r}; "
+                "open the ONNX file it was compiled of"
+            )
+        runner = open_engine(file, cuda_graph=cuda_graph, rebuild=rebuild)
+    else:
+        if cuda_graph or rebuild:
+            option = "cuda_graph" if cuda_graph else "rebuild"
+            raise ParameterError(
+                f"{option} is for engines, and {file} is none; make one of it with: "
+                "edge-imprint compile"
+            )
+        from edge_imprint_runtime.backends.ort import OrtRunner
+
+        runner = OrtRunner(file, backend, threads)
+    beside = head_beside(file)
+    teachable = f"{PREFIX}teachable" in runner.metadata  # beside others it is just a file
+    try:
+        # A folder or a link that leads nowhere is an error, not a model never taught.
+        head = Head.load(beside) if teachable and os.path.lexists(beside) else None
+        return Model(runner, str(file), head=head)
+    except BaseException:
+        runner.close()
+        raise
+
+
+def _model_file(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if not os.path.isfile(file):  # unlike Path's, it takes names that no file can have
         if os.path.isdir(file):
@@ -374,10 +441,4 @@ def open_model(
             raise ModelFileError(
                 f"{file} is a head, not a model; make one of it with: edge-imprint export"
             )
-    from edge_imprint_runtime.backends.ort import OrtRunner
-
-    runner, beside = OrtRunner(file, backend, threads), head_beside(file)
-    teachable = f"{PREFIX}teachable" in runner.metadata  # beside others it is just a file
-    # A folder or a link that leads nowhere is an error, not a model that was never taught.
-    head = Head.load(beside) if teachable and os.path.lexists(beside) else None
-    return Model(runner, str(file), head=head)
+    return file

@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from edge_imprint_export.graph import default_opset
+from edge_imprint_runtime.backends import Runner
 from edge_imprint_runtime.errors import InputError, ModelFileError
 
 __all__ = ["ReferenceRunner"]
@@ -49,7 +50,7 @@ class DequantizeLinear(OpRun):
         return (whole.astype(scale.dtype) * scale.reshape(sides),)
 
 
-class ReferenceRunner:
+class ReferenceRunner(Runner):
     """One model in ``onnx.reference.ReferenceEvaluator``; a `Runner`.
 
     Args:
@@ -71,6 +72,7 @@ class ReferenceRunner:
         defaults = {tensor.name for tensor in graph.initializer}
         inputs = {value.name: _form(value) for value in graph.input}
         self.provider, self.threads = "ReferenceEvaluator", 0
+        self.library = f"onnx {onnx.__version__}"
         self.metadata = {entry.key: entry.value for entry in model.metadata_props}
         self.inputs = {name: form for name, form in inputs.items() if name not in defaults}
         self.defaults = {name: form for name, form in inputs.items() if name in defaults}

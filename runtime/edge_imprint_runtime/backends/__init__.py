@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,6 +49,8 @@ class LayerTime:
 class Runner(Protocol):
     """A loaded model: names and shapes, metadata, and one call.
 
+    What is measured of it has a plain answer here, for runners that know no better.
+
     Attributes:
         provider: What runs it: ONNX Runtime's name of a provider, or ``TensorRT``.
         library: The library that runs it, with its version, such as ``onnxruntime 1.31.1``.
@@ -67,8 +70,8 @@ class Runner(Protocol):
     inputs: dict[str, tuple[tuple[int | str | None, ...], str]]
     defaults: dict[str, tuple[tuple[int | str | None, ...], str]]
     outputs: dict[str, tuple[tuple[int | str | None, ...], str]]
-    batch_limits: tuple[int, int | None]
-    placement: Placement | None
+    batch_limits: tuple[int, int | None] = (1, None)
+    placement: Placement | None = None
 
     def hold(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
         """Put arrays where the provider reads them, once for many runs.
@@ -117,7 +120,9 @@ class Runner(Protocol):
             the host's clock, of which a provider on the CPU has only ``compute``; and the
             same with ``_gpu`` behind where CUDA events time them too.
         """
-        ...
+        start = time.perf_counter_ns()
+        found = self.run(names, images, held)
+        return found, {"compute": time.perf_counter_ns() - start}
 
     def layers(
         self,
@@ -134,14 +139,14 @@ class Runner(Protocol):
             runs: Over how many runs.
 
         Returns:
-            One entry a layer, the dearest first.
+            One entry a layer, the dearest first; none where that can't be had.
         """
-        ...
+        return []
 
     def device_memory_bytes(self) -> int | None:
         """Return what the model holds of the device's own memory; None on the CPU."""
-        ...
+        return None
 
     def close(self) -> None:
         """Give back what it holds; a run afterwards raises ClosedModelError."""
-        ...
+        return  # nothing but memory of Python's own

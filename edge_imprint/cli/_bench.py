@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edge-imprint bench`: how fast a model is, and whether the figures can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_imprint.cli._bench_tables import show_report
+from edge_imprint.cli._console import FORCE, note, print_json, say
+from edge_imprint_runtime.engine.opening import is_engine, open_engine
+from edge_imprint_runtime.errors import NoContractError, OutputWriteError
+from edge_imprint_runtime.files import check_output
+from edge_imprint_runtime.knowledge import head_beside
+from edge_imprint_runtime.measuring import (
+    Plan,
+    Subject,
+    model_subject,
+    run_bench,
+    runner_subject,
+)
+from edge_imprint_runtime.measuring.bench import open_subject
+from edge_imprint_runtime.model import open_model
+from edge_imprint_runtime.reporting.schema import write_report
+
+__all__ = ["bench"]
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "--backend", default="auto", show_default=True, help="auto, cpu, cuda or tensorrt."
+)
+@click.option(
+    "--threads", default=0, show_default=True, help="CPU threads; 0: ONNX Runtime chooses."
+)
+@click.option("--batch", default="1", show_default=True, help="Batch sizes, such as 1,8.")
+@click.option(
+    "--frame-size", metavar="WIDTHxHEIGHT", help="Of frames, where the model takes any size."
+)
+@click.option("--iterations", type=int, help="Samples a series; 1000 if no duration is given.")
+@click.option("--duration", help="Instead: seconds for each batch size, such as 30s.")
+@click.option(
+    "--warm-up", default="30s", show_default=True, help="At most, until times are steady."
+)
+@click.option(
+    "--beside", multiple=True, type=click.Path(), help="Another model, in turns with it."
+)
+@click.option("--concurrency", default=1, show_default=True, help="Threads that call at once.")
+@click.option(
+    "--rate", help="Calls that arrive at random: 20/s, or 80% of what the threads can do."
+)
+@click.option("--mlperf", is_flag=True, help="A single stream by MLPerf's rules: 600 s.")
+@click.option("--stages", is_flag=True, help="Also copy-in, compute and copy-out apart.")
+@click.option("--layers", is_flag=True, help="Also the time by layer.")
+@click.option("--cold", default=0, show_default=True, help="Also so many cold starts.")
+@click.option("--cuda-graph", is_flag=True, help="Launch an engine's kernels as one graph.")
+@click.option("--label", help="A name for the run, to tell reports apart.")
+@click.option("--out", type=click.Path(), help="A JSON file for the report and raw samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@FORCE
+def bench(
+    model: str,
+    backend: str,
+    threads: int,
+    beside: tuple[str, ...],
+    cuda_graph: bool,
+    out: str | None,
+    as_json: bool,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Measure MODEL's latency, beside that of its backbone alone.
+
+    How, and what the figures mean: docs/measuring.md.
+    """
+    plan = _plan(**options)
+    plan.check()
+    if beside and plan.mode != "turns":
+        raise click.BadParameter(
+            "is measured in turns, which goes with neither --concurrency, --rate nor --mlperf",
+            param_hint="--beside",
+        )
+    if out is not None:
+        check_output(out, force=force, inputs=[model, head_beside(model), *beside])
+
+    def make() -> Subject:
+        return _subject(model, backend, threads, cuda_graph)
+
+    opened: list[Subject] = []
+    try:
+        subject, memory = open_subject(make, plan)
+        opened.append(subject)
+        if plan.mode == "turns":
+            backbone = _backbone_only(subject, Path(model), backend, threads)
+            opened += [backbone] if backbone is not None else []
+            opened += [_other(path, backend, threads, cuda_graph) for path in beside]
+        with _progress() as tell:
+            report = run_bench(
+                subject,
+                plan,
+                path=model,
+                beside=opened[1:],
+                backend=backend,
+                cuda_graph=cuda_graph,
+                memory=memory,
+                progress=tell,
+            )
+    finally:
+        for one in opened:
+            if one.runner is not None:
+                one.runner.close()
+    _deliver(report, out, as_json=as_json, force=force)
+
+
+def _deliver(report: dict[str, Any], out: str | None, *, as_json: bool, force: bool) -> None:
+    """Show the report before it is written: if that fails, minutes of work are not lost."""
+    if as_json:
+        print_json(report)
+    else:
+        show_report(report)
+    for finding in report["verdict"]["findings"]:
+        kind = "unstable" if finding["severe"] else "note"
+        note(f"{kind}: {finding['text']}")
+    if out is None:
+        return
+    try:
+        write_report(out, report, force=force)
+    except OutputWriteError:
+        if not as_json:
+            note("note: the figures above are all there is now; --json prints the report")
+        raise
+    if not as_json:
+        say(f"report: {out}")
+
+
+def _plan(
+    batch: str,
+    frame_size: str | None,
+    iterations: int | None,
+    duration: str | None,
+    warm_up: str,
+    concurrency: int,
+    rate: str | None,
+    mlperf: bool,
+    stages: bool,
+    layers: bool,
+    cold: int,
+    label: str | None,
+) -> Plan:
+    rate_per_s, rate_share = _rate(rate)
+    return Plan(
+        _batches(batch),
+        None if frame_size is None else _frame_size(frame_size),
+        iterations,
+        None if duration is None else _seconds(duration, "--duration"),
+        concurrency,
+        rate_per_s,
+        rate_share,
+        mlperf,
+        stages,
+        layers,
+        cold,
+        label,
+        _seconds(warm_up, "--warm-up"),
+    )
+
+
+def _subject(
+    path: str, backend: str, threads: int, cuda_graph: bool, name: str | None = None
+) -> Subject:
+    """Open a model; or a backbone alone, which has no contract but one known output."""
+    try:
+        opened = open_model(path, backend, threads=threads, cuda_graph=cuda_graph)
+        return model_subject(opened, name)
+    except NoContractError:
+        file = Path(path)
+        if is_engine(file):
+            runner: Any = open_engine(file, cuda_graph=cuda_graph)
+        else:
+            from edge_imprint_runtime.backends.ort import OrtRunner
+
+            runner = OrtRunner(file, backend, threads)
+        if list(runner.outputs) != ["embedding"]:
+            runner.close()
+            raise
+        return runner_subject(runner, name or "backbone only")
+
+
+def _other(path: str, backend: str, threads: int, cuda_graph: bool) -> Subject:
+    """Open what is measured beside: an engine as one, whatever the first model is."""
+    engine = Path(path).is_file() and is_engine(Path(path))
+    return _subject(path, "auto" if engine else backend, threads, cuda_graph and engine, path)
+
+
+def _backbone_only(
+    subject: Subject, model: Path, backend: str, threads: int
+) -> Subject | None:
+    """Open the same file without its head, where it has both."""
+    if subject.model is None or subject.name == "head":
+        return None
+    if is_engine(model):
+        note(
+            "note: an engine can't be taken apart; compile its backbone (export --part "
+            "backbone) and measure that too, with --beside"
+        )
+        return None
+    try:
+        from edge_imprint_export import headless
+        from edge_imprint_export.files.guard import read_model
+        from edge_imprint_export.graph import to_bytes
+    except ImportError:
+        note("note: the backbone alone is not measured, that needs the package 'onnx' here")
+        return None
+    from edge_imprint_runtime.backends.ort import OrtRunner
+
+    runner = OrtRunner(to_bytes(headless(read_model(model))), backend, threads)
+    return runner_subject(runner)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Say on stderr what is measured, and on a terminal how far it is.
+
+    Not the bars of the other commands: those are drawn by a thread, ten times a second, and
+    what is measured here must have the machine to itself.
+    """
+    on_terminal, shown = sys.stderr.isatty(), [""]
+
+    def tell(step: str, done: int, total: int) -> None:
+        if step != shown[0]:
+            if shown[0] and on_terminal:
+                click.echo(err=True)
+            shown[0] = step
+            if not on_terminal:
+                note(f"{step} ...")
+        if on_terminal:
+            click.echo(f"\r{step} ... {done / max(1, total):4.0%}", nl=False, err=True)
+
+    yield tell
+    if shown[0] and on_terminal:
+        click.echo(err=True)
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
+        raise click.BadParameter(
+            f"must be numbers from 1 to 4096 such as 1,8, got {text!r}",
+            param_hint="--batch",
+        )
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None:
+        raise click.BadParameter(
+            f"must be WIDTHxHEIGHT such as 1280x720, got {text!r}", param_hint="--frame-size"
+        )
+    return int(match[2]), int(match[1])
+
+
+def _seconds(text: str, option: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(s|m|min)?", text)
+    if match is None:
+        raise click.BadParameter(
+            f"must be seconds such as 30s, or minutes such as 2m, got {text!r}",
+            param_hint=option,
+        )
+    return float(match[1]) * (60 if (match[2] or "s").startswith("m") else 1)
+
+
+def _rate(text: str | None) -> tuple[float | None, float | None]:
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,6})?)(/s|%)", text)
+    if match is None:
+        raise click.BadParameter(
+            f"must be calls a second such as 20/s, or a share such as 80%, got {text!r}",
+            param_hint="--rate",
+        )
+    value = float(match[1])
+    return (value, None) if match[2] == "/s" else (None, value / 100)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out a plan: which series are taken, one after the other, while sensors are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from edge_imprint_runtime.measuring.early_stopping import needed_queries
+from edge_imprint_runtime.measuring.judge import Finding
+from edge_imprint_runtime.measuring.limits import MAX_SAMPLES, Tell
+from edge_imprint_runtime.measuring.load import Offered, closed_loop, offered_load
+from edge_imprint_runtime.measuring.plan import Plan
+from edge_imprint_runtime.measuring.series import Series
+from edge_imprint_runtime.measuring.subjects import Array, Subject
+from edge_imprint_runtime.measuring.turns import measure, measure_stages, single_stream
+from edge_imprint_runtime.sensors import Recorder, Trace, open_sensors
+
+__all__ = [
+    "INTERVAL_S",
+    "MLPERF_CONFIDENCE",
+    "MLPERF_PERCENT",
+    "MLPERF_S",
+    "Progress",
+    "Run",
+]
+
+INTERVAL_S = 0.25  # of the sensors
+# MLPerf Inference, single stream: its inference_rules.adoc.
+MLPERF_S = 600.0
+MLPERF_PERCENT = 90.0
+MLPERF_CONFIDENCE = 0.99
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass
+class Run:
+    """A plan as it is carried out.
+
+    Attributes:
+        subject: What is measured.
+        beside: What is measured in turns with it.
+        plan: How.
+        progress: Told (step, done, total).
+        series: What was taken so far.
+        findings: What was seen while it was.
+    """
+
+    subject: Subject
+    beside: tuple[Subject, ...]
+    plan: Plan
+    progress: Progress | None = None
+    series: list[Series] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    _began_ns: int = 0
+
+    def recorded(self) -> Trace:
+        """Take all series, and read the sensors meanwhile.
+
+        Returns:
+            What the sensors said; the series' starts are counted from its begin.
+        """
+        sources = open_sensors()
+        try:
+            with Recorder(sources, INTERVAL_S) as recorder:
+                self._began_ns = recorder.start_ns
+                for batch in self.plan.batches:
+                    self._take(batch)
+            return recorder.trace()
+        finally:
+            for source in sources:
+                source.close()
+
+    def tell(self, step: str) -> Tell | None:
+        """Return what is told (done, total) of one step."""
+        if self.progress is None:
+            return None
+        progress = self.progress
+        return lambda done, total: progress(step, done, total)
+
+    def _take(self, batch: int) -> None:
+        plan, name = self.plan, self.subject.name
+        images = self.subject.images(batch, plan.frame_size, seed=plan.seed)
+        if plan.mode == "turns":
+            self._take_turns(batch, images)
+        elif plan.mode == "mlperf":
+            short = plan.duration_s is not None or plan.iterations is not None
+            queries = needed_queries(MLPERF_PERCENT, MLPERF_CONFIDENCE)
+            self.series.append(
+                single_stream(
+                    name,
+                    self.subject.bound(images),
+                    queries=(plan.iterations or 1) if short else queries,
+                    duration_s=(plan.duration_s or 0.0) if short else MLPERF_S,
+                    progress=self.tell("measuring a single stream"),
+                    began_ns=self._began_ns,
+                    warm_up_s=plan.warm_up_s,
+                )
+            )
+        else:
+            self._take_load(batch, images)
+        if plan.stages:
+            step = f"measuring the stages of batch {batch}"
+            run = self.subject.stages(images)
+            self.series += measure_stages(name, run, **self._common(batch, step))
+        if plan.duration_s is not None and len(self.series[-1].samples_ns) >= MAX_SAMPLES:
+            self._find(
+                "sample_limit",
+                f"it ended before {plan.duration_s:g} s were over, since a series of a report "
+                f"holds at most {MAX_SAMPLES:,} samples",
+            )
+
+    def _take_turns(self, batch: int, images: Array) -> None:
+        runs = {self.subject.name: self.subject.bound(images)}
+        for other in self.beside:
+            same = (other.shape, other.dtype) == (self.subject.shape, self.subject.dtype)
+            size = self.plan.frame_size if 0 in other.shape else None
+            own = images if same else other.images(batch, size, seed=self.plan.seed)
+            runs[other.name] = other.bound(own)
+        self.series += measure(runs, **self._common(batch, f"measuring batch {batch}"))
+
+    def _take_load(self, batch: int, images: Array) -> None:
+        plan, name = self.plan, self.subject.name
+        # Each thread has images of its own, as callers have.
+        calls = [self.subject.bound(images.copy()) for _ in range(plan.concurrency)]
+        rate_per_s = plan.rate_per_s
+        if rate_per_s is None:
+            step = f"measuring batch {batch}, {plan.concurrency} at once"
+            closed = closed_loop(name, calls, **self._common(batch, step))
+            self.series.append(closed)
+            if plan.rate_share is None:
+                return
+            rate_per_s = plan.rate_share * closed.throughput_images_per_s() / batch
+        step = f"measuring batch {batch}, {rate_per_s:.4g} calls a second"
+        options = self._common(batch, step)
+        offered = offered_load(name, calls, rate_per_s, seed=plan.seed, **options)
+        self.series.append(offered.series)
+        self._judge_load(offered)
+
+    def _judge_load(self, offered: Offered) -> None:
+        threads = offered.series.concurrency
+        self._find(
+            "backlog",
+            f"{offered.series.name} at {offered.offered_per_s:.4g} calls a second: a call "
+            f"found {offered.backlog_mean:.2g} others waiting on average, "
+            f"{offered.backlog_max} at most; {threads} threads were busy "
+            f"{offered.busy_share:.0%} of the time",
+        )
+        if offered.overloaded:
+            left = f", and {offered.unserved} were given up" if offered.unserved else ""
+            self._find(
+                "overload",
+                f"{offered.offered_per_s:.4g} calls a second are more than {threads} threads "
+                f"answer with {offered.series.name}: {offered.backlog_end} of "
+                f"{offered.arrivals} still waited when the last one came{left}; give a lower "
+                "--rate",
+                severe=True,
+            )
+
+    def _common(self, batch: int, step: str) -> dict[str, Any]:
+        return {
+            "batch": batch,
+            "iterations": self.plan.iterations,
+            "duration_s": self.plan.duration_s,
+            "progress": self.tell(step),
+            "began_ns": self._began_ns,
+            "warm_up_s": self.plan.warm_up_s,
+        }
+
+    def _find(self, code: str, text: str, *, severe: bool = False) -> None:
+        self.findings.append(Finding(code, self.subject.name, text, severe))
