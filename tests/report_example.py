@@ -160,10 +160,11 @@ _MLPERF = {
     "over_latency": 170,
     "discarded": 169,
     "estimate_ms": 2.18,
-    "needed_queries": 24_576,
+    "needed_queries": 64,
+    "suggested_queries": 24_576,
     "needed_duration_s": 600,
     "valid": False,
-    "reason": "2,000 of 24,576 queries in 4.1 of 600 seconds",
+    "reason": "it ran for 4.1 s, and 600 s are the least",
 }
 _COLD_START = {
     "runs_ms": [412.0, 398.5, 405.25, 440.0, 401.5],

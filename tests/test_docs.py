@@ -46,7 +46,11 @@ def folder(tmp_path: Path) -> Path:
 def run_block(number: int, folder: Path) -> list[str]:
     """Run commands as written, but without the download and with fewer samples."""
     random = ["--random-weights"]
-    instead = {"evaluate": random, "build": random, "bench": ["--iterations", "20"]}
+    instead = {
+        "evaluate": random,
+        "build": random,
+        "bench": ["--iterations", "20", "--warm-up", "1s"],
+    }
     ran = []
     for line in blocks("bash")[number].splitlines():
         words = shlex.split(line)
@@ -69,7 +73,7 @@ def run_block(number: int, folder: Path) -> list[str]:
 def test_readme_commands_for_own_photos(folder: Path) -> None:
     ran = run_block(1, folder)
     assert ran[:4] == ["evaluate", "build", "export", "check"]
-    assert ran[4:] == ["verify", "predict", "inspect", "bench"]
+    assert ran[4:] == ["verify", "predict", "inspect", "bench", "report"]
     assert (folder / "shop.onnx").is_file()
     assert (folder / "latency.json").is_file()
 

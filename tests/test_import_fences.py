@@ -213,6 +213,7 @@ def test_the_way_from_embeddings_to_a_head_loads_numpy_only() -> None:
         ("cli._doctor", set()),
         ("cli._report", set()),
         ("bench_page", set()),
+        ("compare_page", set()),
     ],
 )
 def test_a_host_module_loads_what_it_needs_only(module: str, allowed: set[str]) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
 import os
@@ -62,6 +61,8 @@ class _LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # here, since it is needed where a command is misspelt
+
             near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
             if not near:
                 raise

@@ -61,6 +61,7 @@ __all__ = ["bench"]
 @click.option("--layers", is_flag=True, help="Also the time by layer.")
 @click.option("--cold", default=0, show_default=True, help="Also so many cold starts.")
 @click.option("--cuda-graph", is_flag=True, help="Launch an engine's kernels as one graph.")
+@click.option("--rebuild", is_flag=True, help="Compile an engine that does not fit again.")
 @click.option("--label", help="A name for the run, to tell reports apart.")
 @click.option("--out", type=click.Path(), help="A JSON file for the report and raw samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -71,6 +72,7 @@ def bench(
     threads: int,
     beside: tuple[str, ...],
     cuda_graph: bool,
+    rebuild: bool,
     out: str | None,
     as_json: bool,
     force: bool,
@@ -91,7 +93,7 @@ def bench(
         check_output(out, force=force, inputs=[model, head_beside(model), *beside])
 
     def make() -> Subject:
-        return _subject(model, backend, threads, cuda_graph)
+        return _subject(model, backend, threads, cuda_graph, rebuild=rebuild)
 
     opened: list[Subject] = []
     try:
@@ -100,7 +102,8 @@ def bench(
         if plan.mode == "turns":
             backbone = _backbone_only(subject, Path(model), backend, threads)
             opened += [backbone] if backbone is not None else []
-            opened += [_other(path, backend, threads, cuda_graph) for path in beside]
+            for path, name in zip(beside, _names(beside), strict=True):
+                opened.append(_other(path, name, backend, threads, cuda_graph))
         with _progress() as tell:
             report = run_bench(
                 subject,
@@ -173,11 +176,19 @@ def _plan(
 
 
 def _subject(
-    path: str, backend: str, threads: int, cuda_graph: bool, name: str | None = None
+    path: str,
+    backend: str,
+    threads: int,
+    cuda_graph: bool,
+    name: str | None = None,
+    *,
+    rebuild: bool = False,
 ) -> Subject:
     """Open a model; or a backbone alone, which has no contract but one known output."""
     try:
-        opened = open_model(path, backend, threads=threads, cuda_graph=cuda_graph)
+        opened = open_model(
+            path, backend, threads=threads, cuda_graph=cuda_graph, rebuild=rebuild
+        )
         return model_subject(opened, name)
     except NoContractError:
         file = Path(path)
@@ -193,10 +204,19 @@ def _subject(
         return runner_subject(runner, name or "backbone only")
 
 
-def _other(path: str, backend: str, threads: int, cuda_graph: bool) -> Subject:
+def _names(beside: tuple[str, ...]) -> list[str]:
+    """Name each by its file, or by its path where two files have one name."""
+    names = [Path(path).name for path in beside]
+    return [
+        name if names.count(name) == 1 else path
+        for path, name in zip(beside, names, strict=True)
+    ]
+
+
+def _other(path: str, name: str, backend: str, threads: int, cuda_graph: bool) -> Subject:
     """Open what is measured beside: an engine as one, whatever the first model is."""
     engine = Path(path).is_file() and is_engine(Path(path))
-    return _subject(path, "auto" if engine else backend, threads, cuda_graph and engine, path)
+    return _subject(path, "auto" if engine else backend, threads, cuda_graph and engine, name)
 
 
 def _backbone_only(

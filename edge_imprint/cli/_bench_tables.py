@@ -16,6 +16,7 @@ from edge_imprint_runtime.measuring.difference import compare
 __all__ = ["show_report"]
 
 _TOP = 10
+_WITH_INTERVALS = 3  # columns; for more the intervals have no room
 _MS = (
     ("p50 ms", "p50_ms"),
     ("p90 ms", "p90_ms"),
@@ -56,7 +57,8 @@ def show_report(report: dict[str, Any]) -> None:
 
 def _table(title: str, series: Sequence[Row]) -> None:
     """One column a series: so that the percentiles of many have room in 80 characters."""
-    rows = [[label, *(_bounded(s, key) for s in series)] for label, key in _MS]
+    cell = _bounded if len(series) <= _WITH_INTERVALS else _plain
+    rows = [[label, *(cell(s, key) for s in series)] for label, key in _MS]
     if series[0]["stage"] == "whole":
         unit = "embeddings/s" if series[0]["name"] == "head" else "images/s"
         rows.append([unit, *(f"{s['throughput_images_per_s']:.1f}" for s in series)])
@@ -69,6 +71,10 @@ def _bounded(series: Row, key: str) -> str:
     value = _number(series[key])
     bound = series["intervals_ms"].get(key.removesuffix("_ms"))
     return value if bound is None else f"{value} ({_number(bound[0])}-{_number(bound[1])})"
+
+
+def _plain(series: Row, key: str) -> str:
+    return _number(series[key])
 
 
 def _name(series: Row) -> str:

@@ -20,7 +20,6 @@ from edge_imprint_runtime.contract.codec import (
     format_preprocess,
 )
 from edge_imprint_runtime.engine.opening import is_engine
-from edge_imprint_runtime.engine.sidecar import read_sidecar, sidecar_path
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     ImageTooLargeError,
@@ -131,6 +130,8 @@ def _facts(path: Path) -> dict[str, Any]:
         head = Head.load(path)
         contract, shapes, labels = head.contract, {"proxies": len(head.proxies)}, head.labels
     elif is_engine(path):  # read off its sidecar, so that no GPU is needed
+        from edge_imprint_runtime.engine.sidecar import read_sidecar, sidecar_path
+
         sidecar, beside = read_sidecar(path), head_beside(path)
         contract = decode(sidecar.metadata, model=True, where=str(sidecar_path(path)))
         taught = contract.graph and contract.graph.teachable and os.path.lexists(beside)

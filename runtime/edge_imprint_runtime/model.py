@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ _CALIBRATED = (("known", 1, "tensor(int32)"), ("probability", 2, "tensor(float)"
 _PROXY = (("proxy", 1, "tensor(int32)"),)
 
 
+@final
 class Model:
     """A fused model, ready to run. Made by `open_model`.
 
@@ -101,7 +102,7 @@ class Model:
 
     @property
     def placement(self) -> Placement | None:
-        """Which of ONNX Runtime's providers got which nodes; None where that can't be asked."""
+        """Which of ONNX Runtime's providers got which nodes; None where none can say."""
         return self.runner.placement
 
     @property
@@ -113,6 +114,11 @@ class Model:
     def head(self) -> Head | None:
         """What a teachable model knows; None where that lies in the model alone."""
         return self._known.head
+
+    @property
+    def held(self) -> dict[str, Any]:
+        """What goes into `runner` beside images; see `Runner.run`."""
+        return self._known.held
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -194,7 +200,7 @@ class Model:
                 "the model has no output 'embedding'; "
                 "export it with: edge-imprint export HEAD --out MODEL.onnx --embedding"
             )
-        batch, held = self._intake.batch(images), self._known.held
+        batch, held = self._intake.batch(images), self.held
         return run_in_parts(self.runner, ["embedding"], batch, held)[0]  # type: ignore[return-value]
 
     def teach(self, label: str, images: Images, *, proxies: int | None = None) -> Head:

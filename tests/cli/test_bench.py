@@ -166,7 +166,13 @@ def test_another_model_beside_it(
     beside = ["--beside", other, "--beside", backbone]
     done = run("bench", workshop.model, *beside, "--iterations", 20, *QUICK, "--json")
     names = [s["name"] for s in report(done)["series"]]
-    assert names == ["fused", "backbone only", str(other), str(backbone)]
+    assert names == ["fused", "backbone only", "other.onnx", "backbone.onnx"]
+    (tmp_path / "b").mkdir()
+    again = shutil.copy(workshop.model, tmp_path / "b" / "other.onnx")
+    beside = ["--beside", other, "--beside", again]
+    done = run("bench", workshop.model, *beside, "--iterations", 20, *QUICK, "--json")
+    names = [s["name"] for s in report(done)["series"]]
+    assert names == ["fused", "backbone only", str(other), str(again)]
     done = run("bench", workshop.model, "--beside", other, "--beside", other)
     assert done.returncode == 2
     assert "two things are measured under one name" in done.stderr

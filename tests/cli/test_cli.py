@@ -22,7 +22,7 @@ from edge_imprint_runtime import Head, open_model
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 COMMANDS = ("demo", "build", "evaluate", "export", "check", "verify", "predict")
-COMMANDS += ("teach", "inspect", "bench")
+COMMANDS += ("teach", "inspect", "compile", "bench", "report", "doctor")
 
 
 def json_lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -245,7 +245,7 @@ def test_names_that_are_hard_to_print(
     (tmp_path / "[").mkdir()
     odd = shutil.copyfile(workshop.model, tmp_path / "[" / "x]ö.onnx")
     assert run("inspect", odd, env=environment).returncode == 0
-    done = run("bench", odd, "--iterations", 2, env=environment)
+    done = run("bench", odd, "--iterations", 2, "--warm-up", "0.5s", env=environment)
     assert done.returncode == 0, done.stderr
     shown = "ö" if encoding == "utf-8" else r"\xf6"
     assert f"[/x]{shown}.onnxonCPU" in "".join(done.stdout.split())

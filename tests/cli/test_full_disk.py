@@ -21,7 +21,7 @@ def test_a_full_disk(run: Run, workshop: Any, tmp_path: Path) -> None:
     for out, arguments in (
         (new, ["build", workshop.photos, "--backbone", workshop.backbone]),
         (old, ["export", workshop.head, "--force"]),
-        (old, ["bench", workshop.model, "--iterations", 50, "--force"]),
+        (old, ["bench", workshop.model, "--iterations", 50, "--warm-up", "0.5s", "--force"]),
     ):
         done = run(
             *arguments,

@@ -40,7 +40,7 @@ def test_force_never_replaces_an_input(run: Run, workshop: Any, own: dict[str, P
     for out, arguments in (
         (own["head"], ["export", own["head"]]),
         (own["backbone"], ["export", head]),
-        (own["model"], ["bench", own["model"], "--iterations", 5]),
+        (own["model"], ["bench", own["model"], "--iterations", 5, "--warm-up", "0.5s"]),
         (manifest, ["build", manifest, "--backbone", backbone]),
         (own["backbone"], ["build", workshop.photos, "--backbone", backbone]),
     ):

@@ -206,6 +206,7 @@ class Config:
             allowed |= {"builder_optimization_level", "hardware_compatibility_level"}
         allowed |= {"progress_monitor"} if world.numbers >= (10,) else set()
         made = dict.fromkeys(allowed)
+        made["profiling_verbosity"] = names["ProfilingVerbosity"].LAYER_NAMES_ONLY
         self.__dict__.update(
             world=world,
             names=names,

@@ -23,7 +23,8 @@ class Placement:
     Attributes:
         asked: The provider that was asked for.
         nodes: How many nodes, by provider.
-        strays: Nodes that are not on ``asked``, as ``OPERATOR NAME``; the first twenty.
+        strays: Nodes that compute and are not on ``asked``, as ``OPERATOR NAME``; the first
+            twenty.
     """
 
     asked: str

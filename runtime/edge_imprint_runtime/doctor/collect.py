@@ -12,6 +12,7 @@ from edge_imprint_runtime.doctor.elf import needed
 from edge_imprint_runtime.doctor.libraries import find_libraries, folders, packages
 from edge_imprint_runtime.doctor.system import system_facts
 from edge_imprint_runtime.machine import machine_facts
+from edge_imprint_runtime.sensors import open_sensors
 
 __all__ = ["PROVIDERS", "collect"]
 
@@ -45,7 +46,7 @@ def collect(tell: Callable[[str], None] | None = None) -> dict[str, Any]:
     tell = tell or (lambda step: None)
     tell("looking")
     facts: dict[str, Any] = {
-        "machine": dict(machine_facts()),
+        "machine": _machine(),
         "system": system_facts(),
         "packages": packages(),
         "libraries": find_libraries(folders()),
@@ -61,6 +62,16 @@ def collect(tell: Callable[[str], None] | None = None) -> dict[str, Any]:
     tell("TensorRT")
     facts["tensorrt"] = attempt("tensorrt", limit_s=_BUILD_LIMIT_S)
     return facts
+
+
+def _machine() -> dict[str, Any]:
+    """Return the machine's facts, with those that its sensors know."""
+    sources = open_sensors()
+    try:
+        return dict(machine_facts(sources))
+    finally:
+        for source in sources:
+            source.close()
 
 
 def _gpu(facts: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge_imprint_runtime.errors import ParameterError
-from edge_imprint_runtime.machine import machine_facts
 from edge_imprint_runtime.measuring.cold import cold_start
 from edge_imprint_runtime.measuring.early_stopping import estimate
 from edge_imprint_runtime.measuring.energy import energy_of
@@ -109,14 +108,18 @@ def run_bench(
         raise ParameterError(
             f"a cold start ends with a label, and {path} has none; leave out --cold"
         )
+    for batch in plan.batches if plan.stages else ():
+        subject.in_one_run(batch, "stages")
+    if plan.layers:
+        subject.in_one_run(plan.batches[0], "layers")
     names = [subject.name, *(other.name for other in beside)]
     if len(set(names)) < len(names):
         raise ParameterError(f"two things are measured under one name: {', '.join(names)}")
-    commit, facts = commit_here(), machine_facts()
+    commit = commit_here()
     run = Run(subject, tuple(beside), plan, progress)
     trace = run.recorded()
     layers = _layers(subject, plan) if plan.layers else []
-    verdict = judge(run.series, trace, facts)
+    verdict = judge(run.series, trace, run.facts)
     findings = sorted((*verdict.findings, *run.findings), key=lambda one: not one.severe)
     verdict = Verdict(not any(one.severe for one in findings), tuple(findings))
     main = _main(run.series, subject.name)
@@ -129,7 +132,7 @@ def run_bench(
         "model": model_facts(path, subject.model.contract if subject.model else None),
         "engine": engine_facts(subject.runner),
         "provider": provider_facts(subject.runner, backend),
-        "machine": facts,
+        "machine": run.facts,
         "method": _method(plan, trace),
         "series": [_series_json(series, plan.seed) for series in run.series],
         "mlperf": _mlperf(main) if plan.mlperf else None,
@@ -201,6 +204,7 @@ def _mlperf(series: Series) -> dict[str, Any]:
         "discarded": found.discarded,
         "estimate_ms": None if estimate_ns is None else estimate_ns / 1e6,
         "needed_queries": found.needed_queries,
+        "suggested_queries": found.suggested_queries,
         "needed_duration_s": MLPERF_S,
         "valid": not reasons,
         "reason": "; ".join(reasons) or None,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from edge_imprint_runtime.machine import Facts, machine_facts
 from edge_imprint_runtime.measuring.early_stopping import needed_queries
 from edge_imprint_runtime.measuring.judge import Finding
 from edge_imprint_runtime.measuring.limits import MAX_SAMPLES, Tell
@@ -46,6 +47,7 @@ class Run:
         progress: Told (step, done, total).
         series: What was taken so far.
         findings: What was seen while it was.
+        facts: The machine's, as it was found before the first series.
     """
 
     subject: Subject
@@ -54,6 +56,7 @@ class Run:
     progress: Progress | None = None
     series: list[Series] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    facts: Facts = field(default_factory=dict)
     _began_ns: int = 0
 
     def recorded(self) -> Trace:
@@ -64,6 +67,7 @@ class Run:
         """
         sources = open_sensors()
         try:
+            self.facts = machine_facts(sources)
             with Recorder(sources, INTERVAL_S) as recorder:
                 self._began_ns = recorder.start_ns
                 for batch in self.plan.batches:

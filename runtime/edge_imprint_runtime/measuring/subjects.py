@@ -84,7 +84,7 @@ class Subject:
         Raises:
             ParameterError: There is no runner, or it takes no batch of this size in one run.
         """
-        runner = self._runner_for(images, "stages")
+        runner = self.in_one_run(len(images), "stages")
         names, held = list(self.outputs), self.held
         return lambda: runner.run_stages(names, images, held)[1]
 
@@ -94,18 +94,27 @@ class Subject:
         Raises:
             ParameterError: As in `stages`.
         """
-        return self._runner_for(images, "layers").layers(images, self.held)
+        return self.in_one_run(len(images), "layers").layers(images, self.held)
 
-    def _runner_for(self, images: Array, what: str) -> Runner:
+    def in_one_run(self, batch: int, what: str) -> Runner:
+        """Return the runner, if it takes a batch in one run.
+
+        Args:
+            batch: Images.
+            what: What is asked of that run, for the message.
+
+        Raises:
+            ParameterError: There is no runner, or it takes no batch of this size in one run.
+        """
         if self.runner is None:
             raise ParameterError(
                 f"{self.name!r} has no {what}: nothing is known of its inside"
             )
         least, most = self.runner.batch_limits
-        if len(images) < least or (most is not None and len(images) > most):
+        if batch < least or (most is not None and batch > most):
             raise ParameterError(
                 f"{what} are those of one run, which takes {least} to {most} images here, got "
-                f"a batch of {len(images)}; give another --batch"
+                f"a batch of {batch}; give another --batch"
             )
         return self.runner
 
@@ -146,7 +155,7 @@ def model_subject(model: Model, name: str | None = None) -> Subject:
         model.input_dtype,
         model.runner,
         tuple(answer for answer in answers if answer in model.runner.outputs),
-        model._known.held,
+        model.held,
         model,
     )
 

@@ -278,6 +278,7 @@ def mlperf(report: Report) -> Facts:
     needed = [] if m["needed_queries"] is None else [f"{count(m['needed_queries'])} queries"]
     if m["needed_duration_s"] is not None:
         needed.append(f"{m['needed_duration_s']:g} s")
+    suggested = "-" if m["suggested_queries"] is None else count(m["suggested_queries"])
     valid = "yes" if m["valid"] else f"NO: {m['reason']}" if m["reason"] else "NO"
     return {
         f"p{m['percentile']:g} by early stopping": ms_text(m["estimate_ms"]),
@@ -287,6 +288,7 @@ def mlperf(report: Report) -> Facts:
         "set aside": count(m["discarded"]),
         "duration": f"{m['duration_s']:.1f} s",
         "the rules ask for": " and ".join(needed) or "-",
+        "suggested for a tight estimate": f"{suggested} queries",
         "long enough": valid,
     }
 

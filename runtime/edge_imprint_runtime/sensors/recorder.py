@@ -86,11 +86,11 @@ class Recorder:
         if self._thread is not None:
             return
         self._columns = columns = _Columns()
-        self._stop = stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self.start_ns = time.perf_counter_ns()
         self._thread = threading.Thread(
             target=self._run,
-            args=(columns, stop, self.start_ns),
+            args=(columns, self._stop, self._ended, self.start_ns),
             name="sensors",
             daemon=True,
         )
@@ -101,7 +101,8 @@ class Recorder:
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
-            thread.join(_JOIN_S)
+            # Not its join(), which Python 3.11 can abort in when Ctrl-C comes at that moment.
+            self._ended.wait(_JOIN_S)
 
     def trace(self) -> Trace:
         """Return what was read since the last start, while it runs or after."""
@@ -126,7 +127,19 @@ class Recorder:
     ) -> None:
         self.stop()
 
-    def _run(self, columns: _Columns, stop: threading.Event, start_ns: int) -> None:
+    def _run(
+        self,
+        columns: _Columns,
+        stop: threading.Event,
+        ended: threading.Event,
+        start_ns: int,
+    ) -> None:
+        try:
+            self._read_on(columns, stop, start_ns)
+        finally:
+            ended.set()
+
+    def _read_on(self, columns: _Columns, stop: threading.Event, start_ns: int) -> None:
         sources = list(self._sources)
         interval_ns = max(1, int(self.interval_s * 1e9))
         ended = False

@@ -230,13 +230,14 @@ def test_a_short_single_stream_is_not_valid(measured: Callable[..., dict[str, An
     found, mlperf = estimate(np.array(row["samples_ns"], np.int64)), report["mlperf"]
     assert mlperf == {
         "queries": row["iterations"],
-        "duration_s": pytest.approx(sum(row["samples_ns"]) / 1e9, rel=0.1),
+        "duration_s": pytest.approx(sum(row["samples_ns"]) / 1e9, rel=0.5),
         "percentile": 90,
         "confidence": 0.99,
         "over_latency": found.over_latency,
         "discarded": found.discarded,
         "estimate_ms": (found.estimate_ns or 0) / 1e6,
         "needed_queries": 64,
+        "suggested_queries": 24_576,
         "needed_duration_s": 600,
         "valid": False,
         "reason": f"it ran for {mlperf['duration_s']:.1f} s, and 600 s are the least",

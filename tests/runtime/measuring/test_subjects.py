@@ -91,6 +91,10 @@ def test_what_can_not_be_measured(tiny: Subject, tiny_model: Path) -> None:
         "stages are those of one run, which takes 1 to 4 images here, got a batch of 8; give "
         "another --batch"
     )
+    with pytest.raises(
+        ParameterError, match="layers are those of one run, which takes 1 to 4"
+    ):
+        run_bench(runner_subject(runner), Plan(layers=True, batches=(8,)), path=tiny_model)
     runner.inputs = {"x": (("N", 3), "tensor(int64)")}
     with pytest.raises(ModelFileError, match=r"takes tensor\(int64\) \['N', 3\]; only uint8"):
         runner_subject(runner)
