@@ -30,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint_export import fuse, headless
+from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_export.precision import int8_dialect, to_half, to_int8
 from edge_imprint_export.targets.lower import lower
@@ -39,6 +39,7 @@ from edge_imprint_runtime import Head, prepare
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.contract import Teachable
 from edge_imprint_runtime.contract.codec import PREFIX
+from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.images import normalize
 from edge_imprint_runtime.knowledge import head_beside
 from gpu_models import LARGE_BYTES, MANIFEST, WHEELS_FOLDER, pieces
@@ -150,7 +151,7 @@ def one_backbone(pack: Pack, name: str) -> None:
     for precision in ("fp16", "fp32", "int8"):
         graph = graphs[precision]
         fused = fuse(to_bytes(graph), head, precision=precision, target=_TARGET)
-        part = headless(fused)
+        part = onnx.load_from_string(headless(to_bytes(fused), name))
         file = f"{short}-{precision}"
         facts = {"precision": precision, "backbone": name}
         pack.add(

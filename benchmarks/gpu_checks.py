@@ -37,7 +37,6 @@ from edge_imprint_runtime.errors import (
     UnsupportedOptionError,
 )
 from edge_imprint_runtime.head import Head
-from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.model import Model
 from gpu_models import read_answers, unpack
 
@@ -321,8 +320,6 @@ def teachable_profile(job: Job) -> None:
     if name is None:
         raise Skipped("no teachable model is packed")
     engine = engine_of(job, name)
-    if not head_beside(engine).exists():
-        shutil.copy(head_beside(job.folder / name), head_beside(engine))
     images = job.answers("demo-fp32")["images"]
     with open_model(engine) as model:
         before = model.predict(images)

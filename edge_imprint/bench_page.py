@@ -172,7 +172,11 @@ def _marks(found: Report, series: Sequence[Recorded]) -> dict[str, list[str]]:
             for f in severe
             # A finding names its series; its text may say that it is of one batch only.
             if f["series"] in (s.name, s.title)
-            and ("(batch " not in f["text"] or f"(batch {s.batch})" in f["text"])
+            and (
+                "(batch " not in f["text"]
+                or f"(batch {s.batch})" in f["text"]
+                or f"(batch {s.batch}, " in f["text"]  # and how many callers
+            )
         ]
         for s in series
     }

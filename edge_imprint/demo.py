@@ -37,12 +37,12 @@ from edge_imprint.judging.crossval import held_out
 from edge_imprint.judging.folds import Folds
 from edge_imprint.make_head import Progress
 from edge_imprint.photos import Photos, find_photos
-from edge_imprint_export import fuse, headless, save, verify
-from edge_imprint_export.files.guard import read_model
+from edge_imprint_export import fuse, save, verify
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.images import photo_pixels
 from edge_imprint_runtime.measuring import Plan, model_subject, run_bench, runner_subject
 from edge_imprint_runtime.model import Model, open_model
@@ -291,7 +291,7 @@ def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
 
 
 def _bench(model: Model, path: Path, progress: Progress) -> dict[str, Any]:
-    backbone = OrtRunner(to_bytes(headless(read_model(path))), "cpu")
+    backbone = OrtRunner(headless(path.read_bytes(), str(path)), "cpu")
     return run_bench(
         model_subject(model),
         Plan(label="demo", warm_up_s=5),

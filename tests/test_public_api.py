@@ -26,7 +26,6 @@ PUBLIC = {
         "embedder",
         "fuse",
         "fuse_head",
-        "headless",
         "save",
         "verify",
     ],

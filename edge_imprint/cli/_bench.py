@@ -231,16 +231,10 @@ def _backbone_only(
             "backbone) and measure that too, with --beside"
         )
         return None
-    try:
-        from edge_imprint_export import headless
-        from edge_imprint_export.files.guard import read_model
-        from edge_imprint_export.graph import to_bytes
-    except ImportError:
-        note("note: the backbone alone is not measured, that needs the package 'onnx' here")
-        return None
     from edge_imprint_runtime.backends.ort import OrtRunner
+    from edge_imprint_runtime.headless import headless
 
-    runner = OrtRunner(to_bytes(headless(read_model(model))), backend, threads)
+    runner = OrtRunner(headless(model.read_bytes(), str(model)), backend, threads)
     return runner_subject(runner)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
@@ -121,18 +123,18 @@ def _as_json(out: str, made: Sidecar) -> dict[str, Any]:
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
     """Show a bar, or where stderr is no terminal a line every half a minute."""
-    told = 0
+    began, told = 0.0, 0
     with progress() as show:
 
         def tell(step: str, done: int, total: int) -> None:
-            nonlocal told
-            if total:
-                show(step, done, total)
-                return
-            show(step, 0, 1)  # how far it is is not known; the bar counts the seconds
-            if done >= told + _LINE_S:
-                told = done
-                note(f"{step}, {done} s so far")
+            nonlocal began, told
+            began = began or time.monotonic()
+            # Where it is not known how far it is, the bar counts the seconds.
+            show(step, done if total else 0, total or 1)
+            seconds = int(time.monotonic() - began)
+            if seconds >= told + _LINE_S and not sys.stderr.isatty():
+                told = seconds
+                note(f"{step}, {seconds} s so far" + (f" ({done} %)" if total else ""))
 
         yield tell
 

@@ -123,12 +123,16 @@ def _facts(path: Path) -> dict[str, Any]:
         if os.path.isdir(path):
             raise ModelFileError(f"{path} is a folder; name a model or head file")
         raise ModelFileError(f"there is no model or head file {path}")
-    with open(path, "rb") as file:
-        start = file.read(9)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
     shapes: dict[str, Any]
     if start[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
         head = Head.load(path)
         contract, shapes, labels = head.contract, {"proxies": len(head.proxies)}, head.labels
+        kind = "head"
     elif is_engine(path):  # read off its sidecar, so that no GPU is needed
         from edge_imprint_runtime.engine.sidecar import read_sidecar, sidecar_path
 
@@ -138,13 +142,13 @@ def _facts(path: Path) -> dict[str, Any]:
         labels = Head.load(beside).labels if taught else contract.labels
         shapes = {"engine_" + name: getattr(sidecar, name) for name in _OF_ENGINE}
         shapes["engine_batch"] = ",".join(map(str, sidecar.batch))
+        kind = "engine"
     else:
         with open_model(path, "cpu") as model:
             contract, shapes, labels = model.contract, {}, model.labels
+        kind = "model"
     facts: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size}
-    facts["kind"] = "head" if contract.graph is None else "model"
-    if is_engine(path):
-        facts["kind"] = "engine"
+    facts["kind"] = kind
     facts |= shapes
     facts |= {"recipe": contract.recipe, "embedding_size": contract.embedding_size}
     facts["rule"] = " ".join(f"{key}={value}" for key, value in asdict(contract.rule).items())

@@ -8,7 +8,6 @@ from onnx import TensorProto, helper
 
 from edge_imprint_export.frames.nodes import add_frame
 from edge_imprint_export.graph import (
-    EMBEDDING,
     PIXELS,
     all_nodes,
     check_graph,
@@ -18,7 +17,7 @@ from edge_imprint_export.graph import (
 from edge_imprint_export.nodes import Nodes, add_normalize, add_preprocess
 from edge_imprint_runtime.contract import Frame, Preprocess
 from edge_imprint_runtime.contract.spec import check_choice
-from edge_imprint_runtime.errors import BackboneMismatchError, ParameterError
+from edge_imprint_runtime.errors import ParameterError
 from edge_imprint_runtime.frames import frame_shape
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "check_input",
     "embedder",
     "finish",
-    "headless",
     "open_input",
     "parsed",
 ]
@@ -63,39 +61,6 @@ def embedder(
     open_input(model, input, preprocess, frame)
     finish(model, "embedder", {})
     return model
-
-
-def headless(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take the head off a fused model, to measure what it costs.
-
-    Args:
-        model: What `fuse` made; it is left as it is.
-
-    Returns:
-        The same model up to the output ``embedding``, without metadata.
-
-    Raises:
-        BackboneMismatchError: The graph has no tensor ``embedding``.
-    """
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
-    graph = cut.graph
-    made_by = [i for i, node in enumerate(graph.node) if EMBEDDING in node.output]
-    if not made_by:
-        raise BackboneMismatchError("the model has no embedding; export it with edge-imprint")
-    # fuse appends the head's nodes, so all that follows belongs to it.
-    del graph.node[made_by[0] + 1 :]
-    used = {name for node in all_nodes(graph) for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    inputs = [value for value in graph.input if value.name in used]
-    del graph.initializer[:], graph.output[:], graph.input[:]
-    graph.initializer.extend(kept)
-    graph.input.extend(inputs)
-    graph.output.append(
-        helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", None])
-    )
-    finish(cut, "headless", {})
-    return cut
 
 
 def check_input(input_form: str, frame: Frame | None) -> None:

@@ -18,7 +18,7 @@ from edge_imprint_runtime.sensors import LostSource, SensorLostError, Source
 from edge_imprint_runtime.sensors.board import board_facts, is_jetson
 from edge_imprint_runtime.sensors.source import Facts
 
-__all__ = ["Facts", "machine_facts"]
+__all__ = ["Facts", "container", "machine_facts"]
 
 _PACKAGES = (
     "numpy",
@@ -109,7 +109,7 @@ def machine_facts(sources: Iterable[Source] | None = None, *, root: Path = Path(
         "cpu_governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cpu_features": " ".join(_features(cpu)) or None,
         "virtual_machine": _virtual_machine(cpu, root),
-        "container": _container(root),
+        "container": container(root),
         "disk_free_bytes": _disk_free_bytes(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -248,7 +248,8 @@ def _virtual_machine(cpu: dict[str, str], root: Path) -> str | None:
     return " ".join(filter(None, (maker, product))) or "yes"
 
 
-def _container(root: Path) -> str | None:
+def container(root: Path = Path("/")) -> str | None:
+    """Name what this runs in, by the marks that containers leave; None outside of one."""
     if (root / ".dockerenv").exists():
         return "docker"
     if (root / "run/.containerenv").exists():

@@ -442,9 +442,13 @@ def _model_file(path: str | os.PathLike[str]) -> Path:
         if os.path.isdir(file):
             raise ModelFileError(f"{file} is a folder; name a model file")
         raise ModelFileError(f"there is no model file {file}")
-    with open(file, "rb") as start:
-        if start.read(9)[8:] == b"{":  # safetensors: eight bytes of length, then JSON
-            raise ModelFileError(
-                f"{file} is a head, not a model; make one of it with: edge-imprint export"
-            )
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(9)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {file}: {error.strerror}") from error
+    if start[8:] == b"{":  # safetensors: eight bytes of length, then JSON
+        raise ModelFileError(
+            f"{file} is a head, not a model; make one of it with: edge-imprint export"
+        )
     return file

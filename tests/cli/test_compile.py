@@ -108,6 +108,18 @@ def test_a_build_is_never_silent(cli: Cli, shop: Any, monkeypatch: pytest.Monkey
     ]
 
 
+def test_a_log_shows_how_far_a_build_is(
+    cli: Cli, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_BEAT_S", 0.05)
+    monkeypatch.setattr(_compile, "_LINE_S", 1)
+    with tensorrt_standin("10.3.0.30", build_s=1.3):
+        status, _, err = cli(*COMPILE)
+    assert status == 0
+    assert err.startswith(f"{FIRST_RUN}\ncompiling ...\n")
+    assert re.search(r"^compiling, 1 s so far \([0-9]+ %\)$", err, re.MULTILINE)
+
+
 def test_options_reach_the_build(cli: Cli, shop: Any, world: World) -> None:
     status, out, _ = cli(
         *COMPILE,

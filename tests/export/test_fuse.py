@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_imprint_export import embedder, fuse, headless
+from edge_imprint_export import embedder, fuse
 from edge_imprint_export.graph import parse, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess, Rule
 from edge_imprint_runtime.backends.ort import OrtRunner
@@ -157,14 +157,14 @@ def test_every_normalization(
     check_against_oracle(tiny_backbone, bare, head, "uint8", random_pixels())
 
 
-def test_embedder_and_headless_give_the_embedding_of_the_fused_model(
+def test_embedder_gives_the_embedding_of_the_fused_model(
     tiny_backbone: bytes, make_head: MakeHead, tiny_preprocess: Preprocess, bare: OrtRunner
 ) -> None:
     pixels = random_pixels()
     outputs = ("scores", "label", "embedding")
     fused = fuse(tiny_backbone, make_head(center=True, transform=True), outputs=outputs)
     before = to_bytes(fused)
-    parts = [fused, embedder(tiny_backbone, tiny_preprocess), headless(fused)]
+    parts = [fused, embedder(tiny_backbone, tiny_preprocess)]
     found = [OrtRunner(to_bytes(m), "cpu").run(["embedding"], pixels)[0] for m in parts]
     want = bare.run(["embedding"], normalize(pixels, tiny_preprocess))[0]
     assert want.shape == (6, 8)

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_imprint_export import embedder, fuse, headless, save
+from edge_imprint_export import embedder, fuse, save
 from edge_imprint_export.graph import parse, to_bytes
 from edge_imprint_runtime import BackboneInfo, Frame, Head, Preprocess, open_model
 from edge_imprint_runtime.backends.ort import OrtRunner
@@ -158,28 +158,6 @@ def test_parts_carry_no_contract(
         assert len(to_bytes(part)) < len(to_bytes(fused))
         with pytest.raises(NoContractError):
             open_model(save(part, tmp_path / name))
-
-
-def test_headless_keeps_what_head_and_backbone_share(
-    tiny_backbone: bytes, make_head: MakeHead
-) -> None:
-    """A constant that dead nodes behind the embedding use too, as exporters share them."""
-    backbone = parse(tiny_backbone, "tiny")
-    shared = backbone.graph.initializer[0].name
-    backbone.graph.node.append(helper.make_node("Identity", [shared], ["dead"]))
-    fused = fuse(backbone, make_head(), outputs=ALL_OUTPUTS)
-    cut = headless(fused)
-    embeddings = [
-        OrtRunner(to_bytes(m), "cpu").run(["embedding"], PIXELS)[0] for m in (fused, cut)
-    ]
-    assert np.array_equal(*embeddings)
-
-
-def test_headless_of_what_has_no_head(tiny_backbone: bytes) -> None:
-    model = parse(tiny_backbone, "tiny")
-    model.graph.node[-1].output[0] = model.graph.output[0].name = "features"
-    with pytest.raises(BackboneMismatchError, match="the model has no embedding"):
-        headless(model)
 
 
 def test_save(tiny_backbone: bytes, make_head: MakeHead, tmp_path: Path) -> None:

@@ -285,3 +285,15 @@ def test_many_runs_and_evil_names(save: Save) -> None:
     ]
     page = opens_offline(compare_page.render(compare_reports(reports)))
     assert page.shown.count("<script>") > 20
+
+
+def test_a_finding_marks_its_batch_however_many_call(save: Save) -> None:
+    made = with_series(
+        smallest_report(stable=False),
+        *(example_series("fused", 50, 2.0, batch=n, concurrency=2) for n in (1, 8)),
+    )
+    finding = made["verdict"]["findings"][0]
+    finding |= {"series": "fused", "text": "fused (batch 8, 2 at once) drifted by 5 %"}
+    found = save(made)
+    marks = bench_page._marks(found, found.series)
+    assert [s.batch for s in found.series if marks[s.title]] == [8]

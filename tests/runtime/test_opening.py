@@ -16,6 +16,7 @@ from edge_imprint_runtime.errors import (
     ClosedModelError,
     EngineFileError,
     HeadFileError,
+    ModelFileError,
     ParameterError,
 )
 
@@ -32,8 +33,25 @@ def test_an_engine_is_known_by_its_name_its_sidecar_or_its_first_bytes(tmp_path:
         plain.write_bytes(magic + bytes(28))
         assert is_engine(plain)
     plain.write_bytes(b"\x08\x08")
-    (tmp_path / "m.onnx.json").write_text("{}")
+    (tmp_path / "m.onnx.json").write_text('{\n "format": "edge-imprint.engine",\n')
     assert is_engine(plain)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"p50_ms": 1.5}', "no JSON", "\0\0"])
+def test_what_others_write_beside_a_model_makes_no_engine_of_it(
+    tiny_model: Path, tmp_path: Path, text: str
+) -> None:
+    shutil.copy(tiny_model, tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.json").write_text(text)
+    with open_model(tmp_path / "m.onnx", "cpu") as model:
+        assert len(model.predict(PIXELS)) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs Linux's /proc")
+def test_a_file_that_can_t_be_read() -> None:
+    with pytest.raises(ModelFileError) as error:
+        open_model("/proc/self/mem")
+    assert str(error.value) == "cannot read /proc/self/mem: Input/output error"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda"])

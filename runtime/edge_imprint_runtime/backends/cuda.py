@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """The GPU that a program's threads use where they choose none.
+    """The GPU that a thread uses: the first, where it chose none.
 
     Attributes:
         name: As CUDA has it, such as ``Orin``.

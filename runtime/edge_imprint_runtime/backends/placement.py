@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_imprint_runtime.backends import LayerTime, Placement
+from edge_imprint_runtime.backends.ort_options import CPU
 from edge_imprint_runtime.errors import ModelFileError, ProviderError
 from edge_imprint_runtime.protobuf import LENGTH, Wire
 
@@ -30,7 +31,6 @@ __all__ = [
     "traced_nodes",
 ]
 
-CPU = "CPUExecutionProvider"
 _NAMED = 20  # strays that are named
 _SHOWN = 3  # and in one sentence
 

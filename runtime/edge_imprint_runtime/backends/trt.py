@@ -219,14 +219,17 @@ class TrtRunner:
 
     def close(self) -> None:
         """Wait for the runs that go on, and free all; see `Runner.close`."""
-        self._pool.close()
-        with self._closing:
-            self._loaded.drop()
-            for buffer in list(self._on_device):
+        with contextlib.ExitStack() as there:
+            with contextlib.suppress(DeviceError):  # all is let go of, also where CUDA failed
+                there.enter_context(self._cuda.on(self._device))
+            self._pool.close()
+            with self._closing:
+                self._loaded.drop()
+                for buffer in list(self._on_device):
+                    with contextlib.suppress(DeviceError):
+                        buffer.free()
                 with contextlib.suppress(DeviceError):
-                    buffer.free()
-            with contextlib.suppress(DeviceError):
-                self._cuda.sweep()
+                    self._cuda.sweep()
 
     # Opening -----------------------------------------------------------------------------
 

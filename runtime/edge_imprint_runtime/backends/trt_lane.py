@@ -283,7 +283,7 @@ class Lane:
 
     def _forget_shapes(self) -> None:
         self._shape: tuple[int, ...] = ()
-        self._held: tuple[tuple[int, tuple[int, ...]], ...] | None = None
+        self._held: tuple[tuple[str, int, tuple[int, ...]], ...] | None = None
         self._given: Array = np.empty(0)  # the images' pinned memory, in their shape
         self._made: dict[str, Array] = {}  # likewise the outputs'
 
@@ -292,7 +292,7 @@ class Lane:
     def _set_inputs(self, images: Array, held: Mapping[str, DeviceBuffer]) -> None:
         """Tell the context shapes and addresses, where they are not the last run's."""
         # Not the arrays themselves: a lane at rest must not keep an old head alive.
-        key = tuple((buffer.address, buffer.shape) for buffer in held.values())
+        key = tuple((name, buffer.address, buffer.shape) for name, buffer in held.items())
         if images.shape == self._shape and key == self._held:
             return
         if images.shape != self._shape:

@@ -58,8 +58,10 @@ class Pool:
             # What is left of it is not known: a context, a record or the device may be broken.
             with self._change:
                 self._lanes.discard(lane)
-            lane.close()
-            self._give_back(None)
+            try:
+                lane.close()
+            finally:  # also where a second interrupt ends it: `close` waits for all
+                self._give_back(None)
             raise
         self._give_back(lane)
 

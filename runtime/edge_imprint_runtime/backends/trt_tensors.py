@@ -78,7 +78,9 @@ def read_tensors(
         if there != told.keys():
             name = sorted(there ^ told.keys())[0]
             has, lacks = ("engine", "sidecar") if name in there else ("sidecar", "engine")
-            raise _contradiction(where, f"the {has} has the {mode.lower()} {name}", lacks)
+            raise _contradiction(
+                where, f"the {has} has the {mode.lower()} {name}, the {lacks} does not"
+            )
         found.append({name: _tensor(engine, name, told[name], where) for name in told})
     inputs = {name: _with_limits(engine, t, sidecar, where) for name, t in found[0].items()}
     return inputs, found[1]
@@ -94,14 +96,17 @@ def _tensor(engine: Any, name: str, told: Sequence[Any], where: str) -> Tensor:
         )
     text, dtype = _TYPES[type_name]
     if text != kind:
-        raise _contradiction(where, f"the engine has {name} as {text}", f"has it as {kind}")
+        raise _contradiction(
+            where, f"the engine has {name} as {text}, the sidecar has it as {kind}"
+        )
     sides = tuple(engine.get_tensor_shape(name))
     if len(sides) != len(shape) or any(
         isinstance(side, int) and there >= 0 and there != side
         for there, side in zip(sides, shape, strict=True)
     ):
         raise _contradiction(
-            where, f"the engine has {name} of shape {list(sides)}", f"has {list(shape)}"
+            where,
+            f"the engine has {name} of shape {list(sides)}, the sidecar has {list(shape)}",
         )
     return Tensor(name, np.dtype(dtype))
 
@@ -117,17 +122,15 @@ def _with_limits(engine: Any, tensor: Tensor, sidecar: Sidecar, where: str) -> T
     if told is not None and (tuple(told[0]), tuple(told[2])) != (least, most):
         raise _contradiction(
             where,
-            f"the engine takes {tensor.name} from {list(least)} to {list(most)}",
+            f"the engine takes {tensor.name} from {list(least)} to {list(most)}, the sidecar "
             f"has {list(told[0])} to {list(told[2])}",
         )
     return Tensor(tensor.name, tensor.dtype, least, most)
 
 
-def _contradiction(where: str, engine: str, sidecar: str) -> EngineFileError:
+def _contradiction(where: str, how: str) -> EngineFileError:
     """Make the error; of the two, who can tell which is wrong."""
-    there = "does not" if sidecar in ("engine", "sidecar") else sidecar
-    who = sidecar if sidecar in ("engine", "sidecar") else "sidecar"
     return EngineFileError(
-        f"{where} and the sidecar beside it contradict each other: {engine}, the {who} "
-        f"{there}; compile the model again"
+        f"{where} and the sidecar beside it contradict each other: {how}; compile the model "
+        "again"
     )

@@ -11,6 +11,7 @@ from edge_imprint_runtime.doctor.attempt import attempt
 from edge_imprint_runtime.doctor.elf import needed
 from edge_imprint_runtime.doctor.libraries import find_libraries, folders, packages
 from edge_imprint_runtime.doctor.system import system_facts
+from edge_imprint_runtime.doctor.try_onnxruntime import LIBRARIES
 from edge_imprint_runtime.machine import machine_facts
 from edge_imprint_runtime.sensors import open_sensors
 
@@ -26,11 +27,6 @@ PROVIDERS = (
 # A first start on a small board reads hundreds of megabytes; a build tries many kernels.
 _LIMIT_S = 90.0
 _BUILD_LIMIT_S = 600.0
-
-_PROVIDER_FILES = {
-    "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
-    "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
-}
 
 
 def collect(tell: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def _providers(runtime: dict[str, Any], tell: Callable[[str], None]) -> dict[str
             continue
         tell(name)
         limit_s = _BUILD_LIMIT_S if name == "TensorrtExecutionProvider" else _LIMIT_S
-        library = Path(runtime["path"]) / "capi" / _PROVIDER_FILES.get(name, "none")
+        library = Path(runtime["path"]) / "capi" / LIBRARIES.get(name, "none")
         tried = attempt("provider", name, limit_s=limit_s)
         found[name] = {"listed": True} | tried | {"wants": needed(library)}
     return found

@@ -58,7 +58,7 @@ def folders() -> list[tuple[str, Path]]:
         found += [("CUDA folder", str(path)) for path in base.glob("targets/*/lib")]
     for entry in dict.fromkeys(sys.path):
         base = Path(entry or ".")
-        if (base / "nvidia").is_dir():
+        if os.path.isdir(base / "nvidia"):  # Path.is_dir raises in a closed folder
             found += [("pip", str(path)) for path in sorted(base.glob("nvidia/*/lib"))]
         found += [("pip", str(base / name)) for name in ("tensorrt_libs", "tensorrt")]
     return [(origin, Path(folder)) for origin, folder in dict.fromkeys(found)]

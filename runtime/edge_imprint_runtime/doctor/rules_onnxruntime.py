@@ -55,11 +55,12 @@ def broken_onnxruntime(seen: Seen) -> Iterator[Finding]:
 
 def two_onnxruntimes(seen: Seen) -> Iterator[Finding]:
     """Two packages bring the same folder, and the one installed last wins, in parts."""
-    found = [name for name in seen.packages("onnxruntime") if "genai" not in name]
-    found = [name for name in found if not name.startswith("onnxruntime-extensions")]
+    found = _builds(seen)
     if len(found) < 2:
         return
-    one = "onnxruntime-gpu" if "onnxruntime-gpu" in found and seen.gpu else "onnxruntime"
+    # What PyPI has under that name runs on no Jetson.
+    gpu = "onnxruntime-gpu" in found and seen.gpu and not seen.jetson
+    one = "onnxruntime-gpu" if gpu else "onnxruntime"
     shown = " and ".join(f"{name} {seen.package(name)}" for name in found)
     yield Finding(
         "two-onnxruntimes",
@@ -296,11 +297,19 @@ def _gpu_build(seen: Seen) -> str:
     driver = numbers(seen.cuda.get("driver_cuda"))
     # From 1.27 on PyPI's builds want CUDA 13, and so a driver that takes it.
     limit = "<1.27" if driver and driver < (13,) else ""
-    every = " ".join(n for n in seen.packages("onnxruntime") if n != "onnxruntime-gpu")
+    every = " ".join(n for n in _builds(seen) if n != "onnxruntime-gpu")
     install = f"pip install 'onnxruntime-gpu[cuda,cudnn]{limit}'"
     return f"pip uninstall -y {every} && {install}" if every else install
 
 
 def _last_resort(seen: Seen) -> str:
-    one = next(iter(seen.packages("onnxruntime")), "onnxruntime")
+    one = next(iter(_builds(seen)), "onnxruntime")
+    if seen.jetson and one != "onnxruntime":  # PyPI's is another build
+        return ""
     return f"pip install --force-reinstall --no-deps {one}"
+
+
+def _builds(seen: Seen) -> list[str]:
+    """List the packages that bring ONNX Runtime itself, and not something beside it."""
+    beside = ("onnxruntime-extensions", "onnxruntime-genai")
+    return [name for name in seen.packages("onnxruntime") if not name.startswith(beside)]

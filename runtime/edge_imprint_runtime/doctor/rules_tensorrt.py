@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_imprint_runtime.doctor.seen import Finding, Seen, numbers, what_it_does
+from edge_imprint_runtime.doctor.seen import COMPILE, Finding, Seen, numbers, what_it_does
 from edge_imprint_runtime.doctor.try_cuda import DRIVER_INSUFFICIENT
 
 __all__ = ["RULES", "tensorrt_does_not_run"]
@@ -66,15 +66,18 @@ def old_driver(seen: Seen) -> Iterator[Finding]:
         "error",
         f"NVIDIA's driver takes CUDA up to {takes}, and {what}{where} "
         f"(error {DRIVER_INSUFFICIENT}, cudaErrorInsufficientDriver)",
-        older if seen.jetson or where else _driver(seen),
+        # PyPI's older builds run on no Jetson either; its own TensorRT fits its driver.
+        COMPILE if seen.jetson else older if where else _driver(seen),
         _DRIVER,
     )
 
 
 def closed_device_files(seen: Seen) -> Iterator[Finding]:
     """The GPU's device files are there and not for this user."""
-    closed = [file for file in seen.system.get("device_files", []) if not file["open"]]
-    if not closed:
+    files = seen.system.get("device_files", [])
+    # Off a Jetson CUDA needs no /dev/dri, which may be another maker's GPU.
+    closed = [f for f in files if not f["open"] and (seen.jetson or "/dri/" not in f["path"])]
+    if not seen.gpu or not closed:
         return
     groups = dict.fromkeys(f["group"] for f in closed if f["group"] not in (None, "root"))
     shown = ", ".join(file["path"] for file in closed[:3])

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_imprint_runtime.machine import container
 from edge_imprint_runtime.sensors.board import is_jetson
 
 __all__ = ["device_files", "system_facts"]
@@ -26,7 +27,6 @@ _DEVICES = (
     "dev/nvgpu/igpu0/*",
     "dev/dri/renderD*",
 )
-_CONTAINERS = ("docker", "kubepods", "containerd", "podman", "lxc")
 _NVIDIA, _DISPLAY = "0x10de", "0x03"  # a PCI vendor, and a class of PCI devices
 _MOST_FILES = 100_000  # of the cache that are counted
 
@@ -50,7 +50,7 @@ def system_facts(root: Path = Path("/")) -> dict[str, Any]:
         "python_path": sys.executable,
         "virtual_environment": sys.prefix != sys.base_prefix,
         "sees_system_packages": _sees_system_packages(),
-        "container": _container(root),
+        "container": container(root),
         "encoding": locale.getpreferredencoding(False).lower(),
         "user": _user(),
         "groups": _groups(),
@@ -114,15 +114,6 @@ def _sees_system_packages() -> bool | None:
     return bool(re.search(r"^include-system-site-packages\s*=\s*true", text, re.M | re.I))
 
 
-def _container(root: Path) -> str | None:
-    if (root / ".dockerenv").exists():
-        return "docker"
-    if (root / "run/.containerenv").exists():
-        return "podman"
-    groups = _text(root / "proc/1/cgroup") or ""
-    return next((name for name in _CONTAINERS if name in groups), None)
-
-
 def _user() -> str | None:
     try:
         import pwd
@@ -154,7 +145,8 @@ def _cache() -> dict[str, Any]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(home) / "edge-imprint"
     there = folder
-    while not there.exists() and there != there.parent:
+    # Not Path.exists, which raises where a folder above may not be entered.
+    while not os.path.exists(there) and there != there.parent:
         there = there.parent
     sizes: list[int] = []
     for base, _, files in os.walk(folder):

@@ -17,10 +17,10 @@ import numpy as np
 from edge_imprint_runtime.doctor import tiny
 from edge_imprint_runtime.doctor.child import Tell
 
-__all__ = ["look", "run"]
+__all__ = ["LIBRARIES", "look", "run"]
 
 _RUNS = 20
-_LIBRARIES = {
+LIBRARIES = {
     "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
     "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
 }
@@ -53,10 +53,10 @@ def run(tell: Tell, provider: str) -> dict[str, Any]:
     tell("import")
     import onnxruntime as ort
 
-    library = Path(ort.__file__).parent / "capi" / _LIBRARIES.get(provider, "none")
+    library = Path(ort.__file__).parent / "capi" / LIBRARIES.get(provider, "none")
     tell("library", library=library.name if library.exists() else None)
     preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
-    if preload is not None and provider in _LIBRARIES:
+    if preload is not None and provider in LIBRARIES:
         preload()
     tell("session")
     session = _session(ort, provider)

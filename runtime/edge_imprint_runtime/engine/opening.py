@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_imprint_runtime.engine.plan import MAGICS
 from edge_imprint_runtime.errors import EngineFileError, EngineMismatchError
 
 if TYPE_CHECKING:
@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 
 __all__ = ["is_engine", "open_engine"]
 
-_MAGICS = (b"ftrt", b"ptrt")  # how TensorRT's own files begin, those of 8.5 with the second
+_SIDECAR_START_BYTES = 64  # its format stands there
 
 
 def is_engine(file: Path) -> bool:
-    """Tell an engine from an ONNX file: by its name, its sidecar, or its first bytes."""
-    if file.suffix == ".engine" or os.path.isfile(f"{file}.json"):
+    """Tell an engine from an ONNX file: by its name, its first bytes, or its sidecar."""
+    if file.suffix == ".engine":
         return True
     with open(file, "rb") as start:
-        return start.read(4) in _MAGICS
+        if start.read(4) in MAGICS:
+            return True
+    # Of a damaged engine the sidecar tells; but others, too, write a FILE.json beside a model.
+    beside = f"{file}.json"
+    if not os.path.isfile(beside):
+        return False
+    with open(beside, "rb") as sidecar:
+        return b'"edge-imprint.engine"' in sidecar.read(_SIDECAR_START_BYTES)
 
 
 def open_engine(
@@ -31,7 +38,6 @@ def open_engine(
     *,
     cuda_graph: bool = False,
     rebuild: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> TrtRunner:
     """Open an engine that `compile_engine` wrote.
 
@@ -40,7 +46,6 @@ def open_engine(
         cuda_graph: Launch its kernels as one recorded graph.
         rebuild: Compile it again, with the same options, where it does not fit this GPU,
             this TensorRT or its ONNX file, or is damaged.
-        progress: As `compile_engine` takes it.
 
     Returns:
         What runs it.
@@ -59,7 +64,8 @@ def open_engine(
     except (EngineFileError, EngineMismatchError):
         if not rebuild:
             raise
+    from edge_imprint_runtime.backends.ort_options import say_notice
     from edge_imprint_runtime.engine.build import compile_again
 
-    compile_again(file, progress=progress)
+    compile_again(file, note=say_notice)  # ten minutes, but not in silence
     return TrtRunner(file, cuda_graph=cuda_graph)

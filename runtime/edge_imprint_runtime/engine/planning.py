@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_imprint_runtime.backends.cuda_calls import Cuda
 from edge_imprint_runtime.engine.options import Options
 from edge_imprint_runtime.engine.precision import set_precision
 from edge_imprint_runtime.engine.shapes import Range
@@ -79,8 +80,15 @@ def make_plan(
     cache.attach(config)
     watch = Watch(progress)
     api.monitor(config, watch.hear)
+    cuda = Cuda()
+    device = cuda.call("cudaGetDevice")
+
+    def build() -> Any:
+        with cuda.on(device):  # a new thread begins on the first GPU
+            return builder.build_serialized_network(network, config)
+
     started = time.monotonic()
-    serialized = watch.run(lambda: builder.build_serialized_network(network, config))
+    serialized = watch.run(build)
     build_s = time.monotonic() - started
     if serialized is None:
         raise memory_or(EngineBuildError, api, log, f"can't build an engine of {source.where}")

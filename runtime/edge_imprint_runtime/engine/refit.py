@@ -15,7 +15,7 @@ from edge_imprint_runtime.engine.plan import header_of
 from edge_imprint_runtime.engine.planning import memory_or
 from edge_imprint_runtime.engine.sidecar import Sidecar, read_sidecar, sidecar_path
 from edge_imprint_runtime.engine.source import Source, read_source
-from edge_imprint_runtime.engine.store import write_engine
+from edge_imprint_runtime.engine.store import model_beside, write_engine
 from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT, deserialize, load
 from edge_imprint_runtime.errors import (
     EngineBuildError,
@@ -90,7 +90,7 @@ def refit_engine(
         engine_bytes=len(plan),
         engine_sha256=hashlib.sha256(plan).hexdigest(),
         plan_tensorrt=None if said is None else ".".join(map(str, said)),
-        model_file=os.path.relpath(source.path.absolute(), Path(out).absolute().parent),
+        model_file=model_beside(source.path, out),
         model_bytes=len(source.data),
         model_sha256=source.sha256,
         metadata=source.metadata,

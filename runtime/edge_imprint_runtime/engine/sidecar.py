@@ -121,7 +121,7 @@ class Sidecar:
     @property
     def batch(self) -> tuple[int, int, int]:
         """The least, usual and greatest number of images."""
-        least, usual, most = next(iter(self.profile.values()))
+        least, usual, most = self.profile[next(iter(self.inputs))]
         return least[0], usual[0], most[0]
 
     def as_json(self) -> dict[str, Any]:
@@ -152,8 +152,9 @@ def write_sidecar(
     Raises:
         OutputExistsError, OutputWriteError: As `write_atomic`.
     """
-    text = json.dumps(sidecar.as_json(), indent=1, ensure_ascii=False)
-    return write_atomic(sidecar_path(engine), text.encode() + b"\n", force=force)
+    text = json.dumps(sidecar.as_json(), indent=1, ensure_ascii=False) + "\n"
+    data = text.encode(errors="surrogatepass")  # a file's name may hold bytes that are no text
+    return write_atomic(sidecar_path(engine), data, force=force)
 
 
 def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
@@ -206,6 +207,8 @@ def _parse(text: bytes) -> Sidecar:
     made = {name: check(name, values[name]) for name, check in _CHECKS.items()}
     if made["profile"].keys() != made["inputs"].keys() or not made["inputs"]:
         raise ValueError("the profile is not of its inputs")
+    if not made["profile"][next(iter(made["inputs"]))][0]:
+        raise ValueError("the profile has no batch")
     return Sidecar(**made)
 
 

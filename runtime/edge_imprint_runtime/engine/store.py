@@ -27,7 +27,7 @@ from edge_imprint_runtime.files import write_atomic
 if TYPE_CHECKING:
     from edge_imprint_runtime.backends.cuda import GpuFacts
 
-__all__ = ["make_sidecar", "write_engine"]
+__all__ = ["make_sidecar", "model_beside", "write_engine"]
 
 
 def make_sidecar(
@@ -63,7 +63,7 @@ def make_sidecar(
         engine_bytes=len(plan.data),
         engine_sha256=hashlib.sha256(plan.data).hexdigest(),
         plan_tensorrt=None if said is None else ".".join(map(str, said)),
-        model_file=os.path.relpath(source.path.absolute(), Path(out).absolute().parent),
+        model_file=model_beside(source.path, out),
         model_bytes=len(source.data),
         model_sha256=source.sha256,
         graph_sha256=source.facts.graph_sha256,
@@ -92,6 +92,21 @@ def make_sidecar(
         build_s=plan.build_s,
         built_unix_s=int(time.time()),
     )
+
+
+def model_beside(model: Path, out: str | os.PathLike[str]) -> str:
+    """Say where a model lies, seen from its engine's folder.
+
+    Args:
+        model: The ONNX file.
+        out: The engine.
+
+    Returns:
+        A relative path. Folders are the real ones: ``..`` leads out of what a link leads to.
+    """
+    folder = os.path.realpath(model.absolute().parent)
+    there = os.path.realpath(Path(out).parent)
+    return os.path.relpath(os.path.join(folder, model.name), there)
 
 
 def write_engine(

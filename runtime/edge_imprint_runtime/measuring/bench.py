@@ -41,7 +41,6 @@ CONFIDENCE = 0.95
 RESAMPLES = 1_000
 
 _MEMORY_CALLS = 3
-_MAX_STARTS = 2_000_000
 _WARM_UP = (
     "each was called until its times were steady, by a test for a slope and one for a change "
     "of level, for {limit_s:g} s at most (warmed_up is then false); see docs/measuring.md"
@@ -93,7 +92,8 @@ def run_bench(
         backend: What was asked for when it was opened.
         cuda_graph: Likewise.
         memory: As `open_subject` gave it.
-        progress: Told (step, done, total) now and then, never while a call is timed.
+        progress: Told (step, done, total) now and then; while a call is timed only where
+            several callers are at work, or calls come by themselves.
 
     Returns:
         A report, as docs/report.schema.json has it and JSON takes it: every sample is in it.
@@ -173,11 +173,9 @@ def _method(plan: Plan, trace: Trace) -> dict[str, Any]:
 def _series_json(series: Series, seed: int) -> dict[str, Any]:
     said = series.summary(confidence=CONFIDENCE, resamples=RESAMPLES, seed=seed)
     starts = series.starts_ns
-    # Of a very long series the starts are more digits than all else, and tell little.
-    keep = starts is not None and len(starts) <= _MAX_STARTS
     return said | {
         "samples_ns": series.samples_ns.tolist(),
-        "starts_ns": starts.tolist() if starts is not None and keep else [],
+        "starts_ns": [] if starts is None else starts.tolist(),
         "warm_up_ns": [int(taken_ns) for taken_ns in series.warm_up_ns],
     }
 

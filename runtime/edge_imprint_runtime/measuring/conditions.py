@@ -39,6 +39,9 @@ QUOTA_PERCENT = 1.0
 _STEADY_THROTTLES = ("sw_power_cap", "sync_boost")
 # A reading belongs to the run where a sample began so shortly before it, or still ran.
 _NEAR_S = 0.5
+# Sensors repeat a slow reading for a second: so old may be what a clock's first ones tell, of
+# a processor or a GPU that was still at rest, or on one core alone.
+_OLD_S = 1.0
 _CLOCKS = {"gpu_mhz": "GPU", "emc_mhz": "memory", "cpu_mhz_max": "CPU"}
 
 
@@ -190,6 +193,7 @@ def _shares(
 def _clocks(
     trace: TraceLike, during: npt.NDArray[np.bool_], facts: Facts
 ) -> Iterator[Finding]:
+    during = during & (trace.times_s >= trace.times_s[during][0] + _NEAR_S + _OLD_S)
     names = dict(_CLOCKS)
     if "cpu_mhz_max" not in trace.readings:
         names["cpu_mhz"] = names.pop("cpu_mhz_max")
@@ -282,7 +286,8 @@ def _levels(values: Floats | None, during: npt.NDArray[np.bool_]) -> Floats | No
 def _settings(facts: Facts) -> Iterator[Finding]:
     governor = facts.get("cpu_governor")
     if _is_jetson(facts):
-        if facts.get("jetson_clocks") == "off":
+        # jtop says the one, and the board's own files the other.
+        if (facts.get("jetson_clocks") or facts.get("gpu_clocks_locked")) in ("off", "no"):
             yield Finding(
                 "governor",
                 None,

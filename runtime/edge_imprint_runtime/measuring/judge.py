@@ -53,8 +53,8 @@ def _of_series(one: Series) -> Iterator[Finding]:
         yield Finding(
             "not_warmed_up",
             one.name,
-            f"{_label(one)} was still changing when its warm-up ran out of time; lock the "
-            "clocks, or give it a longer warm-up",
+            f"{_label(one)} was not seen to be steady before its warm-up ran out of time; "
+            "lock the clocks, or give it a longer --warm-up",
             True,
         )
     # Where calls come at random, latency follows the queue: a burst of them is no shift.
@@ -126,7 +126,8 @@ def _too_few(one: Series, moved: bool) -> Iterator[Finding]:
 
 def _label(one: Series) -> str:
     at_once = f", {one.concurrency} at once" if one.concurrency > 1 else ""
-    return f"{one.name} (batch {one.batch}{at_once})"
+    rate = "" if one.offered_per_s is None else f", {one.offered_per_s:.4g} calls/s offered"
+    return f"{one.name} (batch {one.batch}{at_once}{rate})"
 
 
 def _p(p_value: float) -> str:

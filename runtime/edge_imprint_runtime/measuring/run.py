@@ -87,6 +87,7 @@ class Run:
     def _take(self, batch: int) -> None:
         plan, name = self.plan, self.subject.name
         images = self.subject.images(batch, plan.frame_size, seed=plan.seed)
+        before = len(self.series)
         if plan.mode == "turns":
             self._take_turns(batch, images)
         elif plan.mode == "mlperf":
@@ -109,10 +110,14 @@ class Run:
             step = f"measuring the stages of batch {batch}"
             run = self.subject.stages(images)
             self.series += measure_stages(name, run, **self._common(batch, step))
-        if plan.duration_s is not None and len(self.series[-1].samples_ns) >= MAX_SAMPLES:
+        duration_s = plan.duration_s
+        if plan.mlperf and duration_s is None and plan.iterations is None:
+            duration_s = MLPERF_S
+        full = any(len(one.samples_ns) >= MAX_SAMPLES for one in self.series[before:])
+        if duration_s is not None and full:
             self._find(
                 "sample_limit",
-                f"it ended before {plan.duration_s:g} s were over, since a series of a report "
+                f"it ended before {duration_s:g} s were over, since a series of a report "
                 f"holds at most {MAX_SAMPLES:,} samples",
             )
 

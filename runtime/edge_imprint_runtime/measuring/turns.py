@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint_runtime.measuring.limits import (
+    MAX_SAMPLES,
     WARM_UP_S,
     Limit,
     Tell,
@@ -259,7 +260,7 @@ def single_stream(
         name: What runs.
         run: One query, of one image.
         queries: It ends after so many at the earliest,
-        duration_s: and after so many seconds.
+        duration_s: and after so many seconds; but at the latest when a series is full.
         progress: As in `measure`; told milliseconds.
         began_ns: As there.
         warm_up_s: As there.
@@ -276,14 +277,15 @@ def single_stream(
         chunk = max(1, min(_CHUNK_NS // samples.slowest_ns(), queries))
         begin = last = clock()
         while True:
-            for _ in repeat(None, chunk):
+            for _ in repeat(None, min(chunk, MAX_SAMPLES - len(taken))):
                 run()
                 now = clock()
                 add(now - last)
                 mark(last)
                 last = now
             least.told(progress, len(taken), last - begin)
-            if len(taken) >= queries and last - begin >= duration_s * 1e9:
+            enough = len(taken) >= queries and last - begin >= duration_s * 1e9
+            if enough or len(taken) >= MAX_SAMPLES:
                 break
             last = clock()  # what telling took is nobody's latency
     return samples.series(name, 1, begin if began_ns is None else began_ns)

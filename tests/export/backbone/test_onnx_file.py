@@ -12,12 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_imprint_export import fuse, headless
+from edge_imprint_export import fuse
 from edge_imprint_export.backbone.onnx_file import read_backbone
 from edge_imprint_export.graph import embedding_size, image_size, to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import BackboneExportError
+from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.images import normalize
 
 MakeHead = Callable[..., Head]
@@ -179,8 +180,8 @@ def test_a_branch_that_reads_the_images(
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     floats = normalize(pixels, info.preprocess)
     given = pixels if input_form == "uint8" else floats
-    for model in (fused, headless(fused)):
-        found = OrtRunner(to_bytes(model), "cpu").run(["embedding"], given)[0]
+    for model in (to_bytes(fused), headless(to_bytes(fused), "m")):
+        found = OrtRunner(model, "cpu").run(["embedding"], given)[0]
         np.testing.assert_allclose(found, expected(floats), rtol=1e-5, atol=1e-6)
 
 

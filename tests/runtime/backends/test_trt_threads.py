@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_imprint_runtime.backends.cuda import Cuda
 from edge_imprint_runtime.backends.trt import TrtRunner
+from edge_imprint_runtime.backends.trt_lane import Lane
 from edge_imprint_runtime.errors import (
     ClosedModelError,
     DeviceError,
@@ -315,3 +317,41 @@ def test_a_broken_lane_is_replaced(newest: World, make_form: MakeForm) -> None:
     assert len(device.live) == count
     runner.close()
     assert device.live == {}
+
+
+def test_any_thread_closes_on_the_model_s_own_gpu(
+    newest: World, make_form: MakeForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest.devices, found = 2, list[int]()
+    Cuda().call("cudaSetDevice", 1)
+    runner = TrtRunner(make_form("plain").engine(newest))
+    close = Lane.close
+
+    def spy(lane: Lane) -> None:
+        found.append(Cuda().call("cudaGetDevice"))
+        close(lane)
+
+    monkeypatch.setattr(Lane, "close", spy)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(runner.close).result()
+        assert other.submit(Cuda().call, "cudaGetDevice").result() == 0
+    assert found == [1]
+
+
+def test_a_second_interrupt_leaves_nothing_to_wait_for(
+    newest: World, make_form: MakeForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    form = make_form("plain")
+    runner = TrtRunner(form.engine(newest))
+    with monkeypatch.context() as patch:
+        patch.setattr(Lane, "run", interrupted)
+        patch.setattr(Lane, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(["scores"], form.images(1), {})
+    closing = threading.Thread(target=runner.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()

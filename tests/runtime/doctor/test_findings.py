@@ -131,6 +131,38 @@ def test_the_page_lists_every_code() -> None:
     assert codes - listed == set()
 
 
+@pytest.mark.parametrize("name", ["server", "gpu_server"])
+def test_another_makers_gpu_is_not_spoken_of(machine: Machine, name: str) -> None:
+    """A laptop's own GPU has a /dev/dri too, and CUDA wants none but a Jetson's."""
+    closed = {"path": "/dev/dri/renderD128", "group": "render", "open": False}
+    facts = machine(name, system={"device_files": [closed]})
+    assert "gpu-files-closed" not in found(facts)
+
+
+def test_what_stands_beside_onnxruntime_stays(machine: Machine) -> None:
+    """Extensions and genai are packages of their own, and no builds of ONNX Runtime."""
+    beside = {
+        "onnxruntime-extensions": {"version": "0.13.0", "tags": []},
+        "onnxruntime-genai": {"version": "0.9.0", "tags": []},
+    }
+    facts = machine("server", gpu={"present": True}, packages=beside)
+    assert found(facts)["onnxruntime-without-gpu"].command.startswith(
+        "pip uninstall -y onnxruntime && "
+    )
+    facts = machine("gpu_server", packages=beside, onnxruntime={"status": "crashes"})
+    facts["packages"] = dict(sorted(facts["packages"].items()))
+    assert found(facts)["onnxruntime-broken"].command.endswith(" onnxruntime-gpu")
+
+
+def test_no_jetson_is_given_a_build_for_servers(machine: Machine) -> None:
+    own = {"onnxruntime-gpu": {"version": "1.23.0", "tags": ["cp310-cp310-linux_aarch64"]}}
+    facts = machine("orin_nano", packages=own)
+    assert found(facts)["two-onnxruntimes"].command.endswith(" && pip install 'onnxruntime'")
+    facts = machine("orin_nano", packages=own, onnxruntime={"status": "crashes"})
+    del facts["packages"]["onnxruntime"]
+    assert found(facts)["onnxruntime-broken"].command == ""
+
+
 # Together ----------------------------------------------------------------------------------
 
 

@@ -14,18 +14,21 @@ import pytest
 
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
-from edge_imprint_runtime import BackboneInfo, Frame, Head, Preprocess
+from edge_imprint_runtime import BackboneInfo, Frame, Head, Preprocess, open_model
+from edge_imprint_runtime.backends.cuda import Cuda
 from edge_imprint_runtime.engine import (
     compile_again,
     compile_engine,
     read_sidecar,
     sidecar_path,
 )
+from edge_imprint_runtime.engine.waiting import FIRST_RUN
 from edge_imprint_runtime.errors import (
     DeviceError,
     DeviceMemoryError,
     EngineBuildError,
     EngineFileError,
+    EngineMismatchError,
     MissingPackageError,
     ModelFileError,
     NoContractError,
@@ -385,3 +388,51 @@ def test_the_numbers_of_the_model_are_the_engines(
     ]
     for one, other in zip(*answers, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_a_name_that_is_no_text_is_kept(one_world: World, model: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(model.parent) + b"/caf\xe9"))
+    folder.mkdir()
+    named = model.rename(folder / model.name)
+    made = compile_engine(named, model.with_suffix(".engine"))
+    assert read_sidecar(model.with_suffix(".engine")) == made
+    assert model.parent / made.model_file == named
+
+
+def test_behind_a_link_to_its_folder_an_engine_knows_its_model(
+    one_world: World, model: Path
+) -> None:
+    (model.parent / "real" / "deep").mkdir(parents=True)
+    (model.parent / "link").symlink_to(model.parent / "real" / "deep")
+    engine = model.parent / "link" / "m.engine"
+    made = compile_engine(model, engine)
+    assert made.model_file == "../../model.onnx"
+    model.write_bytes(model.read_bytes() + b"\x32\x00")
+    with pytest.raises(EngineMismatchError, match="was compiled of another"):
+        open_model(engine)
+
+
+def test_building_again_is_announced(
+    one_world: World, engine: tuple[Path, Any], model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write_bytes(model.read_bytes() + b"\x32\x00")
+    open_model(engine[0], rebuild=True).close()
+    assert caplog.messages == [FIRST_RUN]
+
+
+def test_the_build_is_on_the_gpu_that_the_caller_chose(
+    one_world: World, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt
+
+    one_world.devices, found = 2, []
+    build = tensorrt.Builder.build_serialized_network
+
+    def spy(*given: Any) -> Any:
+        found.append(Cuda().call("cudaGetDevice"))
+        return build(*given)
+
+    monkeypatch.setattr(tensorrt.Builder, "build_serialized_network", spy)
+    Cuda().call("cudaSetDevice", 1)
+    compile_engine(model, model.with_suffix(".engine"))
+    assert found == [1]

@@ -37,7 +37,8 @@ def growing(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 @st.composite
 def sidecars(draw: st.DrawFn) -> Sidecar:
-    inputs = draw(st.dictionaries(NAME, VALUE, min_size=1, max_size=3))
+    ranked = VALUE.filter(lambda value: len(value[0]) > 0)
+    inputs = draw(st.dictionaries(NAME, ranked, min_size=1, max_size=3))
     return Sidecar(
         engine_bytes=draw(COUNT),
         engine_sha256=draw(SHA),
@@ -50,7 +51,10 @@ def sidecars(draw: st.DrawFn) -> Sidecar:
         metadata=draw(st.dictionaries(NAME, NAME, max_size=3)),
         inputs=inputs,
         outputs=draw(st.dictionaries(NAME, VALUE, max_size=3)),
-        profile={name: growing(draw(SHAPE)) for name in inputs},  # type: ignore[misc]
+        profile={
+            name: growing(tuple(draw(COUNT) for _ in shape))  # type: ignore[misc]
+            for name, (shape, _) in inputs.items()
+        },
         tensorrt=draw(VERSION),
         gpu_name=draw(NAME),
         compute_capability=draw(st.sampled_from(["8.7", "11.0", "7.2"])),
@@ -149,6 +153,7 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("profile", {"images": [[1], [1]]}, "the field 'profile' can't be [[1], [1]]"),
     ("profile", {"images": [[2], [1], [3]]}, "the field 'profile' can't be [[2], [1], [3]]"),
     ("profile", {"other": [[1], [1], [1]]}, "the profile is not of its inputs"),
+    ("profile", {"images": [[], [], []]}, "the profile has no batch"),
     ("tensorrt", "10", "the field 'tensorrt' can't be '10'"),
     ("precision", "fp8", "the field 'precision' can't be 'fp8'"),
     ("builder_flags", ["a b"], "the field 'builder_flags' can't be 'a b'"),

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_imprint_export import fuse_head, headless
-from edge_imprint_export.files.guard import read_model
+from edge_imprint_export import fuse_head
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head, open_model
 from edge_imprint_runtime.backends.ort import OrtRunner
+from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.measuring import (
     Plan,
     Series,
@@ -36,7 +36,7 @@ from edge_imprint_runtime.measuring import (
 from edge_imprint_runtime.measuring.bench import open_subject
 from edge_imprint_runtime.measuring.early_stopping import estimate
 from edge_imprint_runtime.reporting.schema import read_report, write_report
-from edge_imprint_runtime.sensors import SensorLostError
+from edge_imprint_runtime.sensors import Facts, SensorLostError
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report.schema.json"
 QUICK: dict[str, Any] = {"iterations": 12, "warm_up_s": 0.05}
@@ -166,7 +166,7 @@ def test_all_see_the_same_images(measured: Callable[..., dict[str, Any]]) -> Non
 def test_the_backbone_beside_the_model(
     measured: Callable[..., dict[str, Any]], tiny_model: Path
 ) -> None:
-    runner = OrtRunner(to_bytes(headless(read_model(tiny_model))), "cpu", 1)
+    runner = OrtRunner(headless(tiny_model.read_bytes(), "m"), "cpu", 1)
     subject = runner_subject(runner)
     assert (subject.shape, subject.dtype, subject.outputs) == (
         (16, 16, 3),
@@ -302,6 +302,9 @@ class Fading:
 
     def close(self) -> None:
         self.closed = True
+
+    def facts(self) -> Facts:
+        return {}
 
 
 def test_a_sensor_that_vanishes_is_said_and_costs_nothing_else(

@@ -145,10 +145,21 @@ def test_a_warm_up_that_did_not_end() -> None:
     assert finding == Finding(
         "not_warmed_up",
         "fused",
-        "fused (batch 1) was still changing when its warm-up ran out of time; lock the "
-        "clocks, or give it a longer warm-up",
+        "fused (batch 1) was not seen to be steady before its warm-up ran out of time; lock "
+        "the clocks, or give it a longer --warm-up",
         True,
     )
+
+
+@pytest.mark.parametrize(("name", "at_rest_mhz"), [("cpu_mhz_max", 5_000), ("gpu_mhz", 210)])
+def test_a_clock_before_the_run_is_no_change_of_it(name: str, at_rest_mhz: float) -> None:
+    """Sensors repeat a slow reading for a second: a short run's first ones are of before."""
+    run = series()
+    assert run.starts_ns is not None
+    short = Series("fused", 1, run.samples_ns[:400], run.starts_ns[:400] // 5 + 600_000_000)
+    times = np.arange(0, 1.51, 0.25)
+    readings = {name: np.where(times < 1, at_rest_mhz, 4_200.0)}
+    assert "clock_change" not in codes(judge([short], Trace(times, readings), FACTS))
 
 
 def test_too_few_samples_are_told_and_stand() -> None:
@@ -269,6 +280,17 @@ def test_too_few_samples_are_told_and_stand() -> None:
         (
             {},
             {"jetpack": "6.2", "jetson_clocks": "off", "cpu_governor": "schedutil"},
+            Finding(
+                "governor",
+                None,
+                "the clocks of this Jetson are not locked; run sudo jetson_clocks for figures "
+                "that repeat",
+                False,
+            ),
+        ),
+        (
+            {},
+            {"l4t": "36.4.0", "gpu_clocks_locked": "no"},
             Finding(
                 "governor",
                 None,

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_imprint_export import headless
-from edge_imprint_export.files.guard import read_model
-from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import open_model
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import ModelFileError, ParameterError
+from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.measuring import (
     Plan,
     Subject,
@@ -78,7 +76,7 @@ def test_what_can_not_be_measured(tiny: Subject, tiny_model: Path) -> None:
     assert str(caught.value) == "two things are measured under one name: fused, fused"
     with pytest.raises(ParameterError, match="'call' has no stages: nothing is known"):
         bare("call").stages(np.zeros((1, 16, 16, 3), np.uint8))
-    runner = OrtRunner(to_bytes(headless(read_model(tiny_model))), "cpu", 1)
+    runner = OrtRunner(headless(tiny_model.read_bytes(), "m"), "cpu", 1)
     with pytest.raises(ParameterError) as caught:
         run_bench(runner_subject(runner), Plan(cold=2), path=tiny_model)
     assert str(caught.value) == (

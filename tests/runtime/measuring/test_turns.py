@@ -278,6 +278,15 @@ def test_a_single_stream_needs_both_time_and_queries(short: None, clock: Clock) 
     assert found.samples_ns.sum() >= 3e9
 
 
+def test_a_single_stream_ends_when_a_series_is_full(
+    short: None, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of 20 us has more queries in 600 s than a report holds."""
+    monkeypatch.setattr(turns, "MAX_SAMPLES", 1_000)
+    found = single_stream("fused", clock.takes(20_000), queries=64, duration_s=600)
+    assert len(found.samples_ns) == 1_000
+
+
 def test_a_limit_tells_samples_or_milliseconds() -> None:
     told: list[tuple[int, int]] = []
     Limit(10).told(lambda *at: told.append(at), 12, 99)
