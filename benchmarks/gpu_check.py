@@ -28,7 +28,7 @@ for _folder in (_HERE, _HERE.parent, _HERE.parent / "runtime", _HERE.parent / "e
     if str(_folder) not in sys.path:  # nothing need be installed
         sys.path.insert(0, str(_folder))
 
-from gpu_models import install  # noqa: E402
+from gpu_models import MANIFEST, install  # noqa: E402
 
 __all__ = ["CHECKS", "NEEDS", "main", "run_check"]
 
@@ -164,6 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = given.only.split(",") if given.only else list(CHECKS)
     if unknown := sorted(set(chosen) - set(CHECKS)):
         parser.error(f"there is no check {unknown[0]!r}; there are {', '.join(CHECKS)}")
+    names = [name for name in given.models.split(",") if name]
+    packed = json.loads((given.packed / MANIFEST).read_text())["models"]
+    for name in names:
+        if not any(model.startswith(name) for model in packed):
+            parser.error(f"no model begins with {name!r}; there are {', '.join(packed)}")
     given.out.mkdir(parents=True, exist_ok=True)
     # Behind what is installed, which fits this machine better.
     wheels = install(given.packed, given.out / "site")
@@ -182,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "packed": str(given.packed.absolute()),
         "out": str(given.out.absolute()),
         "quick": given.quick,
-        "names": [name for name in given.models.split(",") if name],
+        "names": names,
         "standin": given.standin,
     }
     for check in chosen:

@@ -38,7 +38,6 @@ from edge_imprint_export.targets.records import target
 from edge_imprint_runtime import Head, prepare
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.contract import Teachable
-from edge_imprint_runtime.contract.codec import PREFIX
 from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.images import normalize
 from edge_imprint_runtime.knowledge import head_beside
@@ -151,7 +150,7 @@ def one_backbone(pack: Pack, name: str) -> None:
     for precision in ("fp16", "fp32", "int8"):
         graph = graphs[precision]
         fused = fuse(to_bytes(graph), head, precision=precision, target=_TARGET)
-        part = onnx.load_from_string(headless(to_bytes(fused), name))
+        part = headless(to_bytes(fused), name)
         file = f"{short}-{precision}"
         facts = {"precision": precision, "backbone": name}
         pack.add(
@@ -161,14 +160,8 @@ def one_backbone(pack: Pack, name: str) -> None:
             part="fused",
             **facts,
         )
-        # With the contract of the whole, so that it is compiled like it; it has no label.
-        own = [(p.key, p.value) for p in fused.metadata_props if p.key.startswith(PREFIX)]
-        alone = onnx.ModelProto()
-        alone.CopyFrom(part)
-        for key, value in own:
-            alone.metadata_props.add(key=key, value=value)
-        pack.add(f"{file}-backbone.onnx", to_bytes(alone), base, part="backbone", **facts)
-        got = embed(to_bytes(part), images[asked])
+        pack.add(f"{file}-backbone.onnx", part, base, part="backbone", **facts)
+        got = embed(part, images[asked])
         np.savez_compressed(
             pack.folder / f"{file}.npz",
             images=images[asked],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import sys
 import zipfile
 import zlib
@@ -147,9 +148,12 @@ def install(packed: Path, out: Path) -> list[str]:
         if own in tag.split(".") or "py3" in tag.split(".") or "abi3" in abi:
             fitting.append(wheel)
     if fitting and not out.is_dir():
+        half = out.with_name(f"{out.name}.part")  # what an interrupt leaves is not taken
+        shutil.rmtree(half, ignore_errors=True)
         for wheel in fitting:
             with zipfile.ZipFile(wheel) as files:
-                files.extractall(out)
+                files.extractall(half)
+        half.rename(out)
     return [wheel.name for wheel in fitting]
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 __all__ = [
+    "COLORS",
+    "STROKES",
     "by_batch",
     "by_stage",
     "ecdf",
@@ -34,9 +36,9 @@ __all__ = [
 
 # Blue, amber, green, red, violet, teal: apart in hue and in lightness, and drawn with
 # different strokes, so that they are told apart without colour too.
-_COLORS = ("#2563eb", "#d97706", "#15803d", "#dc2626", "#7c3aed", "#0891b2")
-_STROKES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-_MOST_LINES = len(_COLORS)
+COLORS = ("#2563eb", "#d97706", "#15803d", "#dc2626", "#7c3aed", "#0891b2")
+STROKES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+_MOST_LINES = len(COLORS)
 _POINTS = 240  # of a curve
 _DOTS = 1_200  # of a scatter; above that, a band and the slowest
 _SLOWEST = 150
@@ -55,7 +57,7 @@ def ecdf(figure: Figure, lines: Lines) -> None:
     """Draw which share of the samples took at most so long."""
     axes = figure.subplots()
     edges = []
-    for (name, samples), color, stroke in zip(lines, _COLORS, _STROKES, strict=False):
+    for (name, samples), color, stroke in zip(lines, COLORS, STROKES, strict=False):
         ordered = np.sort(samples) / 1e6
         ranks = _spread(len(ordered), _POINTS)
         share = 100 * (ranks + 1) / len(ordered)
@@ -86,7 +88,7 @@ def tail(figure: Figure, lines: Lines) -> None:
     """Draw latency by percentile, the tail stretched: each nine has the same width."""
     axes = figure.subplots()
     furthest = 1.0
-    for (name, samples), color, stroke in zip(lines, _COLORS, _STROKES, strict=False):
+    for (name, samples), color, stroke in zip(lines, COLORS, STROKES, strict=False):
         ordered = np.sort(samples) / 1e6
         nines = np.linspace(0, np.log10(max(len(ordered), 2)), _POINTS)
         ranks = np.ceil((1 - 10**-nines) * len(ordered)).astype(np.int64).clip(1) - 1
@@ -113,7 +115,7 @@ def over_time(
     """
     warm, axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 4))
     known = all(s.starts_ns is not None for s in series)
-    for s, color in zip(series, _COLORS, strict=False):
+    for s, color in zip(series, COLORS, strict=False):
         warm_ms = s.warm_up_ns / 1e6
         kept = _spread(len(warm_ms), 200)
         warm.plot(kept, warm_ms[kept], ".", ms=2, color=color, alpha=0.7, rasterized=False)
@@ -165,7 +167,7 @@ def by_stage(figure: Figure, found: Report) -> None:
     calls = list(dict.fromkeys((s.name, s.batch) for s in found.series if not s.whole))
     place = np.arange(len(calls))[::-1]
     left = np.zeros(len(calls))
-    for stage, color in zip(stages, _COLORS, strict=False):
+    for stage, color in zip(stages, COLORS, strict=False):
         value = {
             (s.name, s.batch): s.summary["p50_ms"]
             for s in found.series
@@ -198,9 +200,10 @@ def ratios(figure: Figure, comparison: Comparison) -> None:
     for at, pair in zip(place, pairs, strict=True):
         found = pair.difference
         color = report.COLORS[2]
-        if found.significant:
+        shown = found.significant and pair.stable
+        if shown:
             color = "#b91c1c" if found.ratio > 1 else "#15803d"
-        marker = "o" if not found.significant else (">" if found.ratio > 1 else "<")
+        marker = "o" if not shown else (">" if found.ratio > 1 else "<")
         axes.plot(found.interval, (at, at), color=color, lw=2.2, solid_capstyle="butt")
         axes.plot(found.ratio, at, marker, color=color, ms=6)
     axes.axvline(1, color="#0f172a", lw=1, ls="--")
@@ -263,7 +266,7 @@ def _batches(
                 ((place[s.batch], s) for s in series if s.name == name), key=lambda p: p[0]
             ),
         )
-        for name, color, stroke in zip(names, _COLORS, _STROKES, strict=False)
+        for name, color, stroke in zip(names, COLORS, STROKES, strict=False)
     ]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from edge_imprint import bench_charts, report, sensor_charts
 from edge_imprint_runtime.reporting import tables
 from edge_imprint_runtime.reporting.form import PERCENT_KEYS
-from edge_imprint_runtime.reporting.schema import Recorded, Report, key_terms
+from edge_imprint_runtime.reporting.head_cost import HeadCost, head_costs
+from edge_imprint_runtime.reporting.schema import Recorded, Report
 from edge_imprint_runtime.reporting.words import figure, interval, when
 
 if TYPE_CHECKING:
@@ -42,15 +43,19 @@ def render(found: Report) -> str:
         sentence that says so, where the package that draws them is missing.
     """
     draws = report.can_draw()
-    costs = tables.head_costs(found)
+    costs = head_costs(found)
     figures = tables.headline(found)
+    kinds = {tables.VERDICT: "good" if found.stable else "bad"}
     if costs:
-        figures[f"the head's cost at the median, batch {costs[0].batch}"] = costs[0].short
-    kind = "good" if found.stable else "bad"
+        name = f"the head's cost at the median, batch {costs[0].batch}"
+        if costs[0].doubt:
+            name = f"{name}: NOT reliable"
+            kinds[name] = "bad"
+        figures[name] = costs[0].short
     provider = found.data["provider"]
     labels = [found.data["label"], when(found.data["created_unix_s"])]
     parts = [
-        report.cards(figures, kinds={tables.VERDICT: kind}),
+        report.cards(figures, kinds=kinds),
         "" if draws else report.words(NO_CHARTS),
         _verdict(found),
         _latency(found, draws),
@@ -79,8 +84,7 @@ def percentile_part(series: Sequence[Recorded]) -> str:
     rows: list[list[report.Cell]] = []
     for one in series:
         s = one.summary
-        terms = (f"{s['iterations']:,} samples", *key_terms(one.key))
-        row: list[report.Cell] = [(f"{one.name}, batch {one.batch}", ", ".join(terms))]
+        row: list[report.Cell] = [(one.title, f"{s['iterations']:,} samples")]
         for key in PERCENT_KEYS:
             bounds = s["intervals_ms"][key]
             row.append((figure(s[f"{key}_ms"]), "" if bounds is None else interval(bounds)))
@@ -204,20 +208,21 @@ def _batches(found: Report, draws: bool) -> str:
     )
 
 
-def _head(costs: tuple[tables.HeadCost, ...]) -> str:
+def _head(costs: tuple[HeadCost, ...]) -> str:
     if not costs:
         return ""
-    rows = [
+    rows: list[list[report.Cell]] = [
         [
             f"batch {cost.batch}",
             figure(cost.bare_ms),
             figure(cost.bare_ms + cost.ms),
             (cost.short.removesuffix(" ms"), cost.bounds_text),
             cost.share_text,
-            "yes" if cost.shown else "no",
+            ("yes" if cost.shown else "no", "NOT reliable" if cost.doubt else ""),
         ]
         for cost in costs
     ]
+    doubts = [f"Batch {c.batch} is NOT reliable: {c.doubt}." for c in costs if c.doubt]
     columns = [
         "batch",
         "backbone only, ms",
@@ -228,8 +233,9 @@ def _head(costs: tuple[tables.HeadCost, ...]) -> str:
     ]
     return report.section(
         "What the head costs",
-        "The same graph with and without its head, measured in turns within this run; the "
+        "The model and its backbone alone, measured in turns within this run; the "
         "difference of the medians, and its 95 % interval.",
+        report.listing(doubts) if doubts else "",
         report.table(columns, rows, caption="Fused minus backbone only", stack=True),
     )
 
@@ -366,6 +372,7 @@ def _sensors(found: Report, draws: bool) -> str:
 
 def _environment(found: Report) -> str:
     strays = found.data["provider"]["strays"]
+    inside = tables.inspected(found)
     return report.section(
         "Environment",
         "Figures depend on all of this.",
@@ -373,6 +380,7 @@ def _environment(found: Report) -> str:
         report.facts(tables.provider(found), "Run by"),
         report.facts(tables.machine(found), "Machine"),
         report.words(f"{len(strays)} nodes ran elsewhere than asked.") if strays else "",
+        "" if inside is None else report.folded(inside.title, table_part(inside, stack=False)),
         long=True,
     )
 
@@ -385,4 +393,5 @@ def _method(found: Report) -> str:
         f"the sensors are in {found.path.name} ({found.data['schema']}); curves here are "
         "thinned, the slowest samples are kept.",
         report.facts(tables.method(found)),
+        long=True,
     )

@@ -40,6 +40,7 @@ def render(found: Comparison) -> str:
             _cards(found),
             "" if draws else report.words(NO_CHARTS),
             _warnings(found),
+            _measured(found),
             _words(found, draws),
             _distributions(found) if draws else "",
             _figures(found),
@@ -63,6 +64,8 @@ def _cards(found: Comparison) -> str:
 
 
 def _short(pair: Pair) -> tuple[str, str]:
+    if not pair.stable:
+        return "unstable", "bad"
     if not pair.difference.significant:
         return "no difference", ""
     if pair.difference.ratio > 1:
@@ -79,6 +82,14 @@ def _warnings(found: Comparison) -> str:
     )
 
 
+def _measured(found: Comparison) -> str:
+    return report.section(
+        "What was measured",
+        "The model of each side, what ran it, and where.",
+        report.listing([f"{line}." for line in found.measured]),
+    )
+
+
 def _words(found: Comparison, draws: bool) -> str:
     lines = [f"{pair.title}: {pair.words}." for pair in found.pairs]
     shown = min(len(found.pairs), _MOST_RATIOS)
@@ -86,7 +97,7 @@ def _words(found: Comparison, draws: bool) -> str:
     if draws:
         chart = report.drawings(
             (
-                "Ratio of the medians with its 95 % interval (red: slower, green: faster)",
+                "Ratio of the medians, 95 % interval (red: slower, green: faster, else: grey)",
                 "Ratios of medians; the figures are in the list and in the table.",
                 functools.partial(bench_charts.ratios, comparison=found),
             ),

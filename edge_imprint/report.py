@@ -27,6 +27,7 @@ __all__ = [
     "drawings",
     "code",
     "facts",
+    "folded",
     "gallery",
     "grid",
     "heat",
@@ -105,6 +106,7 @@ pre{background:#f1f5f9;border-radius:8px;padding:10px 14px;font-size:14px;margin
 .listing{margin:0;padding-left:18px;font-size:14px;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:8px 0 0;
  font-size:14px}
+details{margin-top:14px}summary{cursor:pointer;font-size:15px;font-weight:600}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 @media(max-width:600px){main{padding:20px 10px 40px}section{padding:16px 8px}
  .card{padding:12px}.card b{font-size:21px}.cards{grid-template-columns:1fr 1fr;gap:10px}
@@ -127,7 +129,7 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
  h2,h3,caption,thead,section>p.soft{break-after:avoid}tr,figure{break-inside:avoid}
  .cards{grid-template-columns:repeat(5,1fr);gap:8px}.card{padding:8px 10px}
  .card b{font-size:17px}.card span{font-size:9pt}.card,.beside{margin-top:10px}
- .beside{grid-template-columns:repeat(3,1fr);gap:0 10px}
+ .beside{display:flex;gap:0 10px}.beside>*{flex:1}
  .wide{overflow:visible}th,td{padding:4px 5px;font-size:8.5pt}td small{font-size:7.5pt}
  .drawings{grid-template-columns:1fr 1fr;gap:10px}
  section,.card{break-inside:avoid}section.long{break-inside:auto}}
@@ -194,6 +196,11 @@ def section(title: str, text: str, *parts: str, long: bool = False) -> str:
 def beside(*parts: str) -> str:
     """Set short sections side by side where there is room."""
     return f'<div class="beside">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def folded(title: str, *parts: str) -> str:
+    """Fold parts below a line of plain text that opens them."""
+    return f"<details><summary>{escape(title)}</summary>{''.join(parts)}</details>"
 
 
 def verdict(title: str, text: str, *parts: str, good: bool) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint import report
-from edge_imprint.bench_charts import plain
+from edge_imprint.bench_charts import COLORS, STROKES, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,8 +23,6 @@ Readings = dict[str, npt.NDArray[np.float64]]
 _MOST_LINES = 6
 _POINTS = 600
 _OWN_MEMORY = "memory of this process, MB"
-_STROKES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-_COLORS = (*report.COLORS[:2], *report.COLORS[3:], "#7c3aed", "#0891b2")
 
 # Seconds that were used since the start, whose slope says how many cores were at work.
 _CUMULATIVE = {
@@ -51,8 +49,8 @@ def groups(times_s: npt.NDArray[np.float64], readings: Readings) -> dict[str, Re
         else:
             label, short = _quantity(name)
         if label.endswith("bytes"):
-            label, values = "memory, GB", values / 1e9
-        if label == _OWN_MEMORY:
+            label = "memory, MB"
+        if label in ("memory, MB", _OWN_MEMORY):
             values = values / 1e6
         if (
             np.isnan(values).all()
@@ -97,7 +95,7 @@ _ORDER = {
     for number, label in enumerate(
         (
             *("clock, MHz", "temperature, °C", "power, W", "load, %", "cores at work"),
-            *("memory, GB", _OWN_MEMORY),
+            *("memory, MB", _OWN_MEMORY),
         )
     )
 }
@@ -133,7 +131,7 @@ def _draw(
     axes = figure.subplots()
     shown = _most_telling(lines)
     step = max(1, len(times_s) // _POINTS)
-    for (name, values), color, stroke in zip(shown.items(), _COLORS, _STROKES, strict=False):
+    for (name, values), color, stroke in zip(shown.items(), COLORS, STROKES, strict=False):
         axes.plot(
             times_s[::step], values[::step], color=color, ls=stroke, lw=1.4, label=plain(name)
         )

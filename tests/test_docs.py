@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -86,6 +87,21 @@ def test_readme_commands_for_a_device(folder: Path) -> None:
     assert sizes[2] < 0.27 * sizes[0]
 
 
+def test_readme_commands_on_the_device() -> None:
+    """They want a GPU; that they are commands, with their options, needs none."""
+    from edge_imprint.cli import _COMMANDS
+
+    for line in blocks("bash")[3].splitlines():
+        program, name, *words = shlex.split(line, comments=True)
+        assert program == "edge-imprint"
+        module = importlib.import_module(f"edge_imprint.cli.{_COMMANDS[name][0]}")
+        getattr(module, name).make_context(name, words)
+    reports = re.search(r"report (\S+) (\S+) .*--fail-if-slower", blocks("bash")[3])
+    assert reports is not None
+    written = re.findall(r"bench \S+\.engine .*--out (\S+)", blocks("bash")[3])
+    assert written == list(reports.groups())  # of this device, and not of the CPU
+
+
 def test_readme_python(folder: Path) -> None:
     (code,) = blocks("python")
     done = subprocess.run(
@@ -111,6 +127,9 @@ def test_make_demo() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "100.00% of 1797 labels agree" in done.stdout
+    assert re.search(
+        r"latency:   p50 [0-9.]+ ms, p99 [0-9.]+ ms on CPUExecutionProvider\n", done.stdout
+    )
     assert (ROOT / "demo-out" / "report.html").is_file()
 
 
@@ -126,6 +145,38 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_into_pages_meet_a_heading(page: Path) -> None:
+    for file, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", page.read_text()):
+        assert anchor in _anchors(page.parent / file if file else page), (file, anchor)
+
+
+def test_measuring_page_lists_every_option_and_finding() -> None:
+    from edge_imprint.cli._bench import bench
+
+    page = (ROOT / "docs" / "measuring.md").read_text()
+    options = page.partition("## Options")[2].partition("\n## ")[0]
+    listed = re.findall(r"--[a-z-]+", "".join(re.findall(r"^\| (.+?) \|", options, re.M)))
+    known = {name for option in bench.params for name in option.opts if name[:2] == "--"}
+    assert set(listed) == known
+    findings = page.partition("## Findings")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", findings, re.M)
+    codes = set(re.findall(r"`(\w+)`", "".join(cells)))
+    sources = (ROOT / "runtime/edge_imprint_runtime/measuring").glob("*.py")
+    told = set[str]()
+    for file in sources:
+        text = file.read_text()
+        told |= set(re.findall(r"(?:Finding|_find)\(\s*\"(\w+)\"", text))
+        told |= {f"{part}_failed" for part in re.findall(r"\.tried\(\"(\w+)\"", text)}
+    assert codes == told
 
 
 def test_contract_page_lists_the_codes_keys() -> None:

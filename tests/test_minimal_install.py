@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_imprint.bench_page import NO_CHARTS
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head
@@ -140,6 +143,25 @@ def test_a_command_works(device: Command, name: str) -> None:
     assert wanted in done.stdout
     if "--json" in commands[-1]:
         assert all(json.loads(line) for line in done.stdout.splitlines())
+
+
+def test_bench_measures_the_backbone_alone_too(device: Command) -> None:
+    done = device(*BENCH, "--json")
+    assert done.returncode == 0, done.stderr
+    series = json.loads(done.stdout)["series"]
+    assert [one["name"] for one in series] == ["fused", "backbone only"]
+
+
+def test_the_page_comes_without_pictures(device: Command, tmp_path: Path) -> None:
+    assert device(*BENCH, "--out", "report.json").returncode == 0
+    for arguments in (("report.json",), ("report.json", "report.json", "--force")):
+        done = device("report", *arguments, "--html", "page.html")
+        assert done.returncode == 0, done.stderr
+        page = (tmp_path / "page.html").read_text()
+        assert escape(NO_CHARTS) in page
+        assert "backbone only" in page
+        assert not re.findall(r"<(?:img|svg|script|link)\b", page)
+        (tmp_path / "page.html").unlink()
 
 
 def test_what_the_host_does_names_what_is_missing(device: Command) -> None:

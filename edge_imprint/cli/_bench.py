@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edge_imprint.cli._bench_tables import show_report
-from edge_imprint.cli._console import FORCE, note, print_json, say
+from edge_imprint.cli._console import FORCE, build_progress, note, print_json, say
 from edge_imprint_runtime.engine.opening import is_engine, open_engine
+from edge_imprint_runtime.engine.sidecar import sidecar_path
 from edge_imprint_runtime.errors import NoContractError, OutputWriteError
 from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.knowledge import head_beside
@@ -26,10 +29,14 @@ from edge_imprint_runtime.measuring import (
     runner_subject,
 )
 from edge_imprint_runtime.measuring.bench import open_subject
+from edge_imprint_runtime.measuring.limits import check_threads
+from edge_imprint_runtime.measuring.run import Progress
 from edge_imprint_runtime.model import open_model
 from edge_imprint_runtime.reporting.schema import write_report
 
 __all__ = ["bench"]
+
+_BACKBONE = "backbone only"
 
 
 @click.command()
@@ -84,36 +91,39 @@ def bench(
     """
     plan = _plan(**options)
     plan.check()
+    check_threads(threads)
     if beside and plan.mode != "turns":
         raise click.BadParameter(
             "is measured in turns, which goes with neither --concurrency, --rate nor --mlperf",
             param_hint="--beside",
         )
     if out is not None:
-        check_output(out, force=force, inputs=[model, head_beside(model), *beside])
+        kept = [head_beside(model), *map(sidecar_path, (model, *beside))]
+        check_output(out, force=force, inputs=[model, *beside, *kept])
 
-    def make() -> Subject:
-        return _subject(model, backend, threads, cuda_graph, rebuild=rebuild)
-
+    how = _How(backend, threads, cuda_graph, rebuild)
+    # What is for engines is for those among the files; without any, it is refused.
+    first = how if not any(map(_engine, beside)) else how.fit_for(model)
     opened: list[Subject] = []
     try:
-        subject, memory = open_subject(make, plan)
-        opened.append(subject)
-        if plan.mode == "turns":
-            backbone = _backbone_only(subject, Path(model), backend, threads)
+        with build_progress(rebuild) as tell:
+            subject, memory = open_subject(lambda: first.open(model, progress=tell), plan)
+            opened.append(subject)
+            backbone = _backbone_only(subject, Path(model), how, plan)
             opened += [backbone] if backbone is not None else []
             for path, name in zip(beside, _names(beside), strict=True):
-                opened.append(_other(path, name, backend, threads, cuda_graph))
-        with _progress() as tell:
+                alone = name if any(one.name == _BACKBONE for one in opened) else _BACKBONE
+                opened.append(how.fit_for(path).open(path, name, alone, progress=tell))
+        with _progress() as show:
             report = run_bench(
                 subject,
                 plan,
                 path=model,
                 beside=opened[1:],
                 backend=backend,
-                cuda_graph=cuda_graph,
+                cuda_graph=first.cuda_graph,
                 memory=memory,
-                progress=tell,
+                progress=show,
             )
     finally:
         for one in opened:
@@ -175,33 +185,57 @@ def _plan(
     )
 
 
-def _subject(
-    path: str,
-    backend: str,
-    threads: int,
-    cuda_graph: bool,
-    name: str | None = None,
-    *,
-    rebuild: bool = False,
-) -> Subject:
-    """Open a model; or a backbone alone, which has no contract but one known output."""
-    try:
-        opened = open_model(
-            path, backend, threads=threads, cuda_graph=cuda_graph, rebuild=rebuild
-        )
-        return model_subject(opened, name)
-    except NoContractError:
-        file = Path(path)
-        if is_engine(file):
-            runner: Any = open_engine(file, cuda_graph=cuda_graph)
-        else:
-            from edge_imprint_runtime.backends.ort import OrtRunner
+@dataclass(frozen=True)
+class _How:
+    """How files are opened."""
 
-            runner = OrtRunner(file, backend, threads)
-        if list(runner.outputs) != ["embedding"]:
-            runner.close()
-            raise
-        return runner_subject(runner, name or "backbone only")
+    backend: str
+    threads: int
+    cuda_graph: bool
+    rebuild: bool
+
+    def fit_for(self, path: str) -> _How:
+        """Return it for a file that may be no engine, or be one beside an ONNX file."""
+        if _engine(path):
+            return replace(self, backend="auto")
+        return replace(self, cuda_graph=False, rebuild=False)
+
+    def open(
+        self,
+        path: str,
+        name: str | None = None,
+        alone: str = _BACKBONE,
+        *,
+        progress: Progress | None = None,
+    ) -> Subject:
+        """Open a model; or a backbone alone, which has no contract but one known output.
+
+        Args:
+            path: Its file.
+            name: Of the model's series; None: by what it is.
+            alone: Of the series of a backbone alone.
+            progress: Told how far it is, if an engine is compiled again.
+        """
+        options: dict[str, Any] = {"cuda_graph": self.cuda_graph, "rebuild": self.rebuild}
+        options["progress"] = progress
+        try:
+            model = open_model(path, self.backend, threads=self.threads, **options)
+            return model_subject(model, name)
+        except NoContractError:
+            if _engine(path):
+                runner: Any = open_engine(Path(path), **options)
+            else:
+                from edge_imprint_runtime.backends.ort import OrtRunner
+
+                runner = OrtRunner(Path(path), self.backend, self.threads)
+            if list(runner.outputs) != ["embedding"]:
+                runner.close()
+                raise
+            return runner_subject(runner, alone)
+
+
+def _engine(path: str) -> bool:
+    return os.path.isfile(path) and is_engine(Path(path))
 
 
 def _names(beside: tuple[str, ...]) -> list[str]:
@@ -213,19 +247,17 @@ def _names(beside: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _other(path: str, name: str, backend: str, threads: int, cuda_graph: bool) -> Subject:
-    """Open what is measured beside: an engine as one, whatever the first model is."""
-    engine = Path(path).is_file() and is_engine(Path(path))
-    return _subject(path, "auto" if engine else backend, threads, cuda_graph and engine, name)
-
-
-def _backbone_only(
-    subject: Subject, model: Path, backend: str, threads: int
-) -> Subject | None:
+def _backbone_only(subject: Subject, file: Path, how: _How, plan: Plan) -> Subject | None:
     """Open the same file without its head, where it has both."""
     if subject.model is None or subject.name == "head":
         return None
-    if is_engine(model):
+    if plan.mode != "turns":
+        note(
+            "note: the backbone alone is measured in turns with the model, and so not with "
+            "--concurrency, --rate or --mlperf"
+        )
+        return None
+    if is_engine(file):
         note(
             "note: an engine can't be taken apart; compile its backbone (export --part "
             "backbone) and measure that too, with --beside"
@@ -234,8 +266,8 @@ def _backbone_only(
     from edge_imprint_runtime.backends.ort import OrtRunner
     from edge_imprint_runtime.headless import headless
 
-    runner = OrtRunner(headless(model.read_bytes(), str(model)), backend, threads)
-    return runner_subject(runner)
+    runner = OrtRunner(headless(file.read_bytes(), str(file)), how.backend, how.threads)
+    return runner_subject(runner, _BACKBONE)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edge_imprint.cli._console import say, table
-from edge_imprint_runtime.files import size_text
 from edge_imprint_runtime.measuring.difference import compare
+from edge_imprint_runtime.measuring.series import rate_text
 
 __all__ = ["show_report"]
 
@@ -52,7 +52,7 @@ def show_report(report: dict[str, Any]) -> None:
             for one in report["layers"][:_TOP]
         ]
         title = f"the {len(dearest)} dearest of {len(report['layers'])} layers"
-        table(title, ["layer", "kind", "ms", "share"], dearest)
+        _titled(title, ["layer", "kind", "ms", "share"], dearest)
 
 
 def _table(title: str, series: Sequence[Row]) -> None:
@@ -63,7 +63,13 @@ def _table(title: str, series: Sequence[Row]) -> None:
         unit = "embeddings/s" if series[0]["name"] == "head" else "images/s"
         rows.append([unit, *(f"{s['throughput_images_per_s']:.1f}" for s in series)])
     rows.append(["samples", *(str(s["iterations"]) for s in series)])
-    table(title, ["", *(_name(s) for s in series)], rows)
+    _titled(title, ["", *(_name(s) for s in series)], rows)
+
+
+def _titled(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table below its title, which would be broken at the table's width in it."""
+    say(title)
+    table("", columns, rows)
 
 
 def _bounded(series: Row, key: str) -> str:
@@ -80,7 +86,7 @@ def _plain(series: Row, key: str) -> str:
 def _name(series: Row) -> str:
     name = str(series["name"] if series["stage"] == "whole" else series["stage"])
     if series["offered_per_s"] is not None:
-        name += f" at {series['offered_per_s']:.4g}/s"
+        name += f" at {rate_text(series['offered_per_s'])}/s"
     if series["concurrency"] > 1:
         name += f", {series['concurrency']} threads"
     return name
@@ -134,17 +140,21 @@ def _memory(found: Row) -> list[str]:
     before, opened, peak = (found[f"rss_{name}_bytes"] for name in ("before", "open", "peak"))
     if before is None or opened is None:
         return []
-    line = f"memory: {size_text(max(0, opened - before))} to open it"
+    line = f"memory: {_mb(before)} before, {_mb(opened)} with the model open"
     if peak is not None:
-        line += f", {size_text(peak)} at most with Python and all"
+        line += f", {_mb(peak)} at most once it ran"
     if found["device_bytes"] is not None:
-        line += f"; {size_text(found['device_bytes'])} on the device"
-    return [line]
+        line += f"; {_mb(found['device_bytes'])} on the device"
+    return [f"{line}; callers and sensors came later"]
 
 
 def _energy(found: Row) -> list[str]:
     joules, watts = found["joules_per_image"], found["mean_power_w"]
     return [f"energy: {joules * 1e3:.3g} mJ an image, {watts:.3g} W ({found['source']})"]
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _number(value_ms: float) -> str:

@@ -3,29 +3,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import click
 
-from edge_imprint.cli._console import FORCE, note, print_json, progress, say
+from edge_imprint.cli._console import FORCE, build_progress, note, print_json, say
 from edge_imprint_runtime.engine.build import compile_engine
 from edge_imprint_runtime.engine.options import HARDWARE_LEVELS, MAX_CONTEXTS
 from edge_imprint_runtime.engine.refit import refit_engine
 from edge_imprint_runtime.engine.sidecar import Sidecar, sidecar_path
-from edge_imprint_runtime.engine.waiting import Progress
 from edge_imprint_runtime.files import size_text
 
 __all__ = ["compile"]
 
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
-_LINE_S = 30  # how often a line is written where no bar can be
 _LONG = ("metadata", "head", "inputs", "outputs")
 
 
@@ -77,7 +71,7 @@ def compile(
         _check_refit_alone(options)
         made = refit_engine(refit, model, out, force=force)
     else:
-        with _progress() as tell:
+        with build_progress() as tell:
             made = compile_engine(
                 model, out, progress=tell, note=note, force=force, **_given(options)
             )
@@ -118,25 +112,6 @@ def _as_json(out: str, made: Sidecar) -> dict[str, Any]:
     facts = made.as_json()
     short = {f.name: facts[f.name] for f in fields(made) if f.name not in _LONG}
     return {"engine": out, "sidecar": str(sidecar_path(out))} | short
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show a bar, or where stderr is no terminal a line every half a minute."""
-    began, told = 0.0, 0
-    with progress() as show:
-
-        def tell(step: str, done: int, total: int) -> None:
-            nonlocal began, told
-            began = began or time.monotonic()
-            # Where it is not known how far it is, the bar counts the seconds.
-            show(step, done if total else 0, total or 1)
-            seconds = int(time.monotonic() - began)
-            if seconds >= told + _LINE_S and not sys.stderr.isatty():
-                told = seconds
-                note(f"{step}, {seconds} s so far" + (f" ({done} %)" if total else ""))
-
-        yield tell
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

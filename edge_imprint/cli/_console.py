@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 __all__ = [
     "FORCE",
+    "build_progress",
     "command_name",
     "embedding_options",
     "note",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 FORCE = click.option("--force", is_flag=True, help="Replace the output file if it is there.")
+_LINE_S = 30  # how often a line is written where no bar can be
 
 _EMBEDDING = (
     click.option(
@@ -124,6 +127,32 @@ def progress() -> Iterator[Tell]:
         yield tell
         for task in tasks.values():  # all went well, so the last step is over too
             bars.update(task, completed=bars.tasks[task].total or 0)
+
+
+@contextlib.contextmanager
+def build_progress(wanted: bool = True) -> Iterator[Tell | None]:
+    """Show how far the build of an engine is: a bar, or a line every half a minute.
+
+    Args:
+        wanted: Whether one may come: where not (`open_model` without rebuild), it is None.
+    """
+    if not wanted:
+        yield None
+        return
+    began, told = 0.0, 0
+    with progress() as show:
+
+        def tell(step: str, done: int, total: int) -> None:
+            nonlocal began, told
+            began = began or time.monotonic()
+            # Where it is not known how far it is, the bar counts the seconds.
+            show(step, done if total else 0, total or 1)
+            seconds = int(time.monotonic() - began)
+            if seconds >= told + _LINE_S and not sys.stderr.isatty():
+                told = seconds
+                note(f"{step}, {seconds} s so far" + (f" ({done} %)" if total else ""))
+
+        yield tell
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], *, err: bool = False) -> None:

@@ -57,7 +57,7 @@ def demo(out: str) -> None:
     )
     say(
         f"latency:   p50 {fused['p50_ms']:.3f} ms, p99 {fused['p99_ms']:.3f} ms on "
-        f"{report['latency']['provider']}"
+        f"{report['latency']['provider']['name']}"
     )
     say(f"report:    {folder / 'report.html'} ({report['total_s']:.0f} s in all)")
     photos = folder / "photos" / "held_out" / "7"

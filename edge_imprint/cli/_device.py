@@ -6,15 +6,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_imprint.cli._console import note, print_json, say
+from edge_imprint.cli._console import build_progress, note, print_json, say
 from edge_imprint.photos import expand_photos
 from edge_imprint_runtime.contract import decode
 from edge_imprint_runtime.contract.codec import (
     GRAPH_KEYS,
+    NOTE_PREFIX,
     PREFIX,
     encode,
     format_preprocess,
@@ -30,6 +31,9 @@ from edge_imprint_runtime.errors import (
 from edge_imprint_runtime.head import Head
 from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.model import open_model
+
+if TYPE_CHECKING:
+    from edge_imprint_runtime.engine.sidecar import Sidecar
 
 __all__ = ["inspect", "predict"]
 
@@ -73,7 +77,8 @@ def predict(
     as_json: bool,
 ) -> None:
     """Classify photos, or all photos of a folder, with MODEL, an ONNX file or an engine."""
-    opened = open_model(model, backend, threads=threads, rebuild=rebuild)
+    with build_progress(rebuild) as tell:
+        opened = open_model(model, backend, threads=threads, rebuild=rebuild, progress=tell)
     files = [file for path in paths for file in expand_photos(Path(path))]
     failed = 0
     for file in files:
@@ -109,12 +114,14 @@ def inspect(model: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    labels = facts.pop("labels")
-    shown = ", ".join(repr(label) for label in labels[:20])
-    more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
+    labels = facts.pop("labels", None)
     for name, value in facts.items():
         if value is not None:
             say(f"{name:18} {value}")
+    if labels is None:  # a backbone alone
+        return
+    shown = ", ".join(repr(label) for label in labels[:20])
+    more = f" and {len(labels) - 20} more" if len(labels) > 20 else ""
     say(f"{'labels':18} {len(labels)}: {shown}{more}")
 
 
@@ -137,11 +144,13 @@ def _facts(path: Path) -> dict[str, Any]:
         from edge_imprint_runtime.engine.sidecar import read_sidecar, sidecar_path
 
         sidecar, beside = read_sidecar(path), head_beside(path)
+        shapes = {"engine_" + name: getattr(sidecar, name) for name in _OF_ENGINE}
+        shapes["engine_batch"] = ",".join(map(str, sidecar.batch))
+        if list(sidecar.outputs) == ["embedding"]:
+            return _backbone_facts(path, sidecar) | shapes
         contract = decode(sidecar.metadata, model=True, where=str(sidecar_path(path)))
         taught = contract.graph and contract.graph.teachable and os.path.lexists(beside)
         labels = Head.load(beside).labels if taught else contract.labels
-        shapes = {"engine_" + name: getattr(sidecar, name) for name in _OF_ENGINE}
-        shapes["engine_batch"] = ",".join(map(str, sidecar.batch))
         kind = "engine"
     else:
         with open_model(path, "cpu") as model:
@@ -170,3 +179,13 @@ def _facts(path: Path) -> dict[str, Any]:
     stale = ("proof",) if tuple(labels) != contract.labels else ()
     facts |= {f"note_{name}": value for name, value in contract.notes if name not in stale}
     return facts | {"labels": list(labels)}
+
+
+def _backbone_facts(path: Path, sidecar: Sidecar) -> dict[str, Any]:
+    """Say what an engine of a backbone alone is: it has no contract, but notes."""
+    facts: dict[str, Any] = {"file": str(path), "size_bytes": path.stat().st_size}
+    size = sidecar.outputs["embedding"][0][-1]
+    facts |= {"kind": "engine of a backbone alone", "embedding_size": size}
+    facts["precision"] = sidecar.precision
+    notes = sorted(sidecar.metadata.items())
+    return facts | {f"note_{key.removeprefix(NOTE_PREFIX)}": value for key, value in notes}

@@ -58,7 +58,8 @@ def _lines(facts: Mapping[str, Any], able: list[str], found: list[Finding]) -> I
     yield "this machine can: " + (", ".join(ways) or "run nothing")
     yield ""
     yield from _group("machine", _machine(facts))
-    yield from _group("NVIDIA", _nvidia(facts))
+    yield from _group("GPU", _gpu(facts))
+    yield from _group("software", _software(facts))
     yield from _group("tried", _tried(facts))
     if not found:
         yield "no findings"
@@ -95,8 +96,14 @@ def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", f"{_gb(free)} of {_gb(memory)} free, swap {_gb(system['swap_bytes'])}"
     cache, free = _gb(system["cache_bytes"]), _gb(system["cache_free_bytes"])
     yield "disk", f"{free} free; {cache} kept in {system['cache_folder']}"
-    if machine.get("cpu_governor"):
-        yield "CPU governor", str(machine["cpu_governor"])
+    readings = facts["readings"]
+    governor = machine.get("cpu_governor")
+    ruled = [f"governor {governor}"] if governor else []
+    clock = _clock(readings.get("cpu_mhz_max"), machine.get("cpu_mhz_limit"))
+    if clock or ruled:
+        yield "CPU clock", ", ".join(clock + ruled)
+    if "emc_mhz" in readings:
+        yield "memory clock (EMC)", ", ".join(_clock(readings["emc_mhz"], None))
     if system["temperatures_c"]:
         zones = system["temperatures_c"].items()
         yield "temperatures", ", ".join(f"{name} {value:.0f} C" for name, value in zones)
@@ -104,15 +111,25 @@ def _machine(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "encoding", system["encoding"]
 
 
-def _nvidia(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _gpu(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     gpu = facts["gpu"]
     for one in gpu["found"]:
         size = _gb(one["memory_bytes"])
-        yield "GPU", f"{one['name']}, compute capability {one['compute_capability']}, {size}"
+        yield "name", f"{one['name']}, compute capability {one['compute_capability']}, {size}"
     if not gpu["found"]:
-        yield "GPU", f"one that does not answer: {gpu['why']}" if gpu["present"] else "none"
+        yield "name", f"one that does not answer: {gpu['why']}" if gpu["present"] else "none"
+    machine, readings = facts["machine"], facts["readings"]
+    most = machine.get("gpu_mhz_max") or machine.get("gpu_mhz_limit")
+    clock = _clock(readings.get("gpu_mhz"), most)
+    if clock:
+        yield "clock", ", ".join(clock)
+    if "gpu_memory_mhz" in readings:
+        yield "memory clock", ", ".join(_clock(readings["gpu_memory_mhz"], None))
     if facts["cuda"].get("driver_cuda"):
         yield "driver", f"takes CUDA up to {facts['cuda']['driver_cuda']}"
+
+
+def _software(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for family, name in FAMILIES.items():
         entries = facts["libraries"][family]
         if entries and family not in ("cuda", "nvonnxparser"):
@@ -138,6 +155,12 @@ def _tried(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "build_s" in tried:
             text += f", engine built in {tried['build_s']:.1f} s"
         yield name, text
+
+
+def _clock(now_mhz: float | None, most_mhz: float | None) -> list[str]:
+    """Say what is known of a clock."""
+    now = [f"{now_mhz:,.0f} MHz now"] if now_mhz else []
+    return now + ([f"{most_mhz:,.0f} MHz at most"] if most_mhz else [])
 
 
 def _gb(count: int | None) -> str:

@@ -14,12 +14,16 @@ from edge_imprint_runtime.reporting import tables
 from edge_imprint_runtime.reporting.compare import (
     Comparison,
     compare_reports,
-    require_not_slower,
 )
+from edge_imprint_runtime.reporting.gate import not_told, require_not_slower
+from edge_imprint_runtime.reporting.head_cost import head_costs
 from edge_imprint_runtime.reporting.markdown import comparison_markdown, report_markdown
 from edge_imprint_runtime.reporting.schema import Report, read_report
 
 __all__ = ["report"]
+
+_MOST_SERIES = 3  # columns of a table that carry their intervals in 80 characters
+_WRAPPED = 16  # characters of a column of words
 
 
 @click.command()
@@ -73,6 +77,8 @@ def report(
     else:
         _show_comparison(found)
     if allowed is not None:
+        for line in not_told(found, allowed):
+            note(f"WARNING: {line}")
         require_not_slower(found, allowed)
 
 
@@ -107,8 +113,9 @@ def _summary(found: Report) -> dict[str, object]:
             "ratio": cost.ratio,
             "interval": list(cost.bounds),
             "significant": cost.shown,
+            "doubt": cost.doubt or None,
         }
-        for cost in tables.head_costs(found)
+        for cost in head_costs(found)
     ]
     return rest | {"series": [s.summary for s in found.series], "head": costs}
 
@@ -120,9 +127,8 @@ def _show(found: Report) -> None:
     say(f"this run is {'stable' if found.stable else 'NOT stable'}")
     for line in tables.verdict(found):
         say(f"  {line}")
-    shown = tables.percentiles(found, bounds=False)
-    _table(shown)
-    for cost in tables.head_costs(found):
+    _percentiles(found)
+    for cost in head_costs(found):
         say(f"the head at batch {cost.batch}: {cost.text}")
     for made in (tables.stages(found), tables.load(found), tables.layers(found)):
         if made is not None:
@@ -140,6 +146,21 @@ def _show(found: Report) -> None:
             say(f"{title}: {'; '.join(parts)}")
 
 
+def _percentiles(found: Report) -> None:
+    """Show latency as `bench` does: a column a series, with intervals where there is room."""
+    whole = [series for series in found.series if series.whole]
+    for batch in dict.fromkeys(series.batch for series in whole):
+        of = [series for series in whole if series.batch == batch]
+        while of:
+            groups = [of[:size] for size in range(_MOST_SERIES, 0, -1)]
+            some = next(
+                (g for g in groups if _fits(tables.by_series(g, bounds=False))), of[:1]
+            )
+            of = of[len(some) :]
+            bounded = tables.by_series(some, bounds=True)
+            _table(bounded if _fits(bounded) else tables.by_series(some, bounds=False))
+
+
 def _measured(found: Report) -> str:
     facts = tables.method(found)
     names = ("measured", "label", "commit")
@@ -149,6 +170,8 @@ def _measured(found: Report) -> str:
 def _show_comparison(found: Comparison) -> None:
     for line in found.warnings:
         note(f"WARNING: {line}")
+    for line in found.measured:
+        say(line)
     for pair in found.pairs:
         say(f"{pair.title}: {pair.words}")
     _table(found.pairs_table(narrow=True))
@@ -163,7 +186,27 @@ def _show_comparison(found: Comparison) -> None:
 
 
 def _table(shown: tables.Table) -> None:
-    table(shown.title, list(shown.columns), [list(row) for row in shown.rows])
+    """Show a table; where its figures would be broken in pieces, a line a row instead."""
+    if _fits(shown):
+        table(shown.title, list(shown.columns), [list(row) for row in shown.rows])
+        return
+    say(shown.title)
+    for first, *cells in shown.rows:
+        named = zip(shown.columns[1:], cells, strict=True)
+        say(f"  {first}: {'; '.join(f'{name} {cell}' for name, cell in named)}")
+
+
+def _fits(shown: tables.Table) -> bool:
+    """Say whether the terminal is wide enough for figures in one piece; words are wrapped."""
+    from rich.console import Console
+
+    needed = 1
+    for number, column in enumerate(zip(shown.columns, *shown.rows, strict=True)):
+        longest = max(map(len, column[1:]), default=0)
+        if number < shown.text_columns:
+            longest = min(longest, _WRAPPED)
+        needed += 3 + max(longest, *(len(word) for word in column[0].split() or [""]))
+    return needed <= Console().width
 
 
 def _share(text: str) -> float:

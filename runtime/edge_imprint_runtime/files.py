@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing a file so that a reader finds the old one or the new one, never a torn one."""
+"""Files: written so that a reader finds the old one or the new one, never a torn one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
 
-__all__ = ["check_output", "write_atomic", "size_text"]
+__all__ = ["cache_folder", "check_output", "file_sha256", "size_text", "write_atomic"]
+
+_PART_BYTES = 2**20
 
 
 def check_output(
@@ -103,3 +105,20 @@ def size_text(size_bytes: int) -> str:
     """Return a file's size for people."""
     small = size_bytes < 1_000_000
     return f"{size_bytes / 1e3:.0f} kB" if small else f"{size_bytes / 1e6:.1f} MB"
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept; it need not be there."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "edge-imprint"
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return a file's digest, in hex; OSError where it can't be read."""
+    import hashlib  # here, since it brings OpenSSL, and most who write files need none
+
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()

@@ -36,12 +36,15 @@ def headless(data: bytes, where: str) -> bytes:
         OutputMissingError: The graph has no tensor ``embedding``.
         ModelFileError: It is no ONNX file.
     """
-    wire, parts = Wire(data, where), list[Part]()
+    wire, parts, cut = Wire(data, where), list[Part](), False
     for number, kind, a, b in wire.read(0, len(data)):
         if number == _MODEL_GRAPH and kind == LENGTH:
             parts += _message(number, _graph(wire, a, b))
+            cut = True
         elif number != _MODEL_METADATA:
             parts += _field(wire, number, kind, a, b)
+    if not cut:
+        raise wire.broken("it holds no graph")
     return b"".join(parts)
 
 

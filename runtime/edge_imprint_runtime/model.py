@@ -17,7 +17,7 @@ from edge_imprint_runtime.backends import BACKENDS, Placement, Runner
 from edge_imprint_runtime.batches import run_in_parts
 from edge_imprint_runtime.contract import Contract, GraphInfo, Teachable, decode
 from edge_imprint_runtime.contract.codec import PREFIX
-from edge_imprint_runtime.engine.opening import is_engine, open_engine
+from edge_imprint_runtime.engine.opening import is_engine, model_file, open_engine
 from edge_imprint_runtime.errors import (
     HeadFileError,
     LabelCountError,
@@ -368,6 +368,7 @@ def open_model(
     threads: int = 0,
     cuda_graph: bool = False,
     rebuild: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Model:
     """Open a fused model, or an engine that was compiled of one.
 
@@ -382,6 +383,7 @@ def open_model(
         cuda_graph: Of an engine, launch its kernels as one recorded graph.
         rebuild: Of an engine that does not fit this machine, compile it again, of the ONNX
             file that its sidecar names.
+        progress: Told how far that is: the step, and per cent and 100, or seconds and 0.
 
     Returns:
         The model.
@@ -406,7 +408,7 @@ def open_model(
         raise ParameterError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if type(threads) is not int or not 0 <= threads <= 1024:
         raise ParameterError(f"threads must be an integer from 0 to 1024, got {threads!r}")
-    file = _model_file(path)
+    file = model_file(path)
     runner: Runner
     if is_engine(file):
         if backend not in ("auto", "tensorrt"):
@@ -414,7 +416,7 @@ def open_model(
                 f"{file} is an engine, which TensorRT alone runs, got backend={backend!r}; "
                 "open the ONNX file it was compiled of"
             )
-        runner = open_engine(file, cuda_graph=cuda_graph, rebuild=rebuild)
+        runner = open_engine(file, cuda_graph=cuda_graph, rebuild=rebuild, progress=progress)
     else:
         if cuda_graph or rebuild:
             option = "cuda_graph" if cuda_graph else "rebuild"
@@ -434,21 +436,3 @@ def open_model(
     except BaseException:
         runner.close()
         raise
-
-
-def _model_file(path: str | os.PathLike[str]) -> Path:
-    file = Path(path)
-    if not os.path.isfile(file):  # unlike Path's, it takes names that no file can have
-        if os.path.isdir(file):
-            raise ModelFileError(f"{file} is a folder; name a model file")
-        raise ModelFileError(f"there is no model file {file}")
-    try:
-        with open(file, "rb") as opened:
-            start = opened.read(9)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {file}: {error.strerror}") from error
-    if start[8:] == b"{":  # safetensors: eight bytes of length, then JSON
-        raise ModelFileError(
-            f"{file} is a head, not a model; make one of it with: edge-imprint export"
-        )
-    return file

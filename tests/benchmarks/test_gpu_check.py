@@ -7,6 +7,8 @@ import importlib
 import json
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from edge_imprint_runtime.doctor.attempt import attempt
+from edge_imprint_runtime.errors import ProviderError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ENGINES = (
@@ -24,10 +27,10 @@ ENGINES = (
 
 
 @pytest.fixture(scope="module")
-def models() -> ModuleType:
+def models() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        return importlib.import_module("gpu_models")
+        yield importlib.import_module("gpu_models")
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +161,52 @@ def test_what_goes_wrong_is_a_failure_and_the_rest_goes_on(
 
 def test_wrong_use(packed: Path, tmp_path: Path) -> None:
     run("gpu_check.py", packed, "--out", tmp_path, "--only", "none", status=2)
+    command = [sys.executable, str(BENCHMARKS / "gpu_check.py"), str(packed)]
+    command += ["--out", str(tmp_path / "out"), "--models", "demo,resnet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    manifest = json.loads((packed / "manifest.json").read_text())
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "gpu_check.py: error: no model begins with 'resnet'; there are "
+        f"{', '.join(manifest['models'])}"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_unpacked_wheels_are_not_taken(models: ModuleType, tmp_path: Path) -> None:
+    wheels, site = tmp_path / "pack" / "wheels", tmp_path / "site"
+    wheels.mkdir(parents=True)
+    (wheels / "a-1-py3-none-any.whl").write_bytes(b"no wheel")
+    with pytest.raises(zipfile.BadZipFile):
+        models.install(tmp_path / "pack", site)
+    assert not site.exists()
+    with zipfile.ZipFile(wheels / "a-1-py3-none-any.whl", "w") as made:
+        made.writestr("a.py", "x = 1")
+    (tmp_path / "site.part").mkdir(exist_ok=True)
+    (tmp_path / "site.part" / "b.py").write_text("cut off")
+    assert models.install(tmp_path / "pack", site) == ["a-1-py3-none-any.whl"]
+    assert [file.name for file in site.iterdir()] == ["a.py"]
+    assert models.install(tmp_path / "pack", site) == ["a-1-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        ("this ONNX Runtime has no TensorrtExecutionProvider (it has x); run", "skipped"),
+        ("TensorrtExecutionProvider did not start: libnvinfer.so.10; or run", "skipped"),
+        ("TensorrtExecutionProvider took none of the model's nodes, 9 are", "failed"),
+    ],
+)
+def test_a_provider_that_takes_nothing_is_a_failure(
+    models: ModuleType, monkeypatch: pytest.MonkeyPatch, message: str, outcome: str
+) -> None:
+    checks = importlib.import_module("gpu_checks")
+
+    def refuse(*_: object) -> None:
+        raise ProviderError(message)
+
+    monkeypatch.setattr(checks, "_provider", refuse)
+    kind = checks.Skipped if outcome == "skipped" else ProviderError
+    with pytest.raises(kind) as caught:
+        checks.tensorrt_provider(None)
+    assert str(caught.value) == message

@@ -83,7 +83,7 @@ def test_bench_in_words(run: Run, workshop: Any, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     done = run("bench", workshop.model, "--iterations", 40, *QUICK, "--stages", "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "model.onnx on CPUExecutionProvider, batch 1" in " ".join(done.stdout.split())
+    assert done.stdout.startswith("model.onnx on CPUExecutionProvider, batch 1")
     head = next(line for line in done.stdout.splitlines() if line.startswith("┃"))
     assert [cell.strip() for cell in head.split("┃")[2:-1]] == ["fused", "backbone only"]
     assert done.stdout.count("samples") == 2  # the stages have a table of their own
@@ -103,7 +103,14 @@ def test_bench_in_words(run: Run, workshop: Any, tmp_path: Path) -> None:
         assert first["max ms"][column] == f"{series['max_ms']:.3f}"
         assert first["samples"][column] == "40"
     assert "p50 of fused / backbone only: " in done.stdout
-    assert "memory: " in done.stdout
+    before, opened, peak = (
+        f"{data['memory'][f'rss_{name}_bytes'] / 1e6:,.1f} MB"
+        for name in ("before", "open", "peak")
+    )
+    assert (
+        f"memory: {before} before, {opened} with the model open, {peak} at most once it ran; "
+        "callers and sensors came later\n"
+    ) in done.stdout
     assert done.stdout.endswith(f"report: {out}\n")
     assert "Traceback" not in done.stderr
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if line[:1] in "│┃┏")
@@ -113,7 +120,7 @@ def test_every_finding_is_a_line_and_the_title_is_marked(run: Run, workshop: Any
     arguments = ["--rate", "500%", "--iterations", 300, *QUICK]
     done = run("bench", workshop.model, *arguments, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
-    assert "batch 1 - UNSTABLE, see below" in " ".join(done.stdout.split())
+    assert "batch 1 - UNSTABLE, see below\n" in done.stdout
     (line,) = [line for line in done.stderr.splitlines() if "are more than" in line]
     assert line.startswith("unstable: ")
     assert line.endswith("give a lower --rate")
@@ -223,6 +230,7 @@ def test_another_onnx_file_is_not_measured(run: Run, tmp_path: Path) -> None:
         ("--backend npu", "backend must be one of auto, cpu, cuda, tensorrt, got 'npu'"),
         ("--threads -1", "threads must be an integer from 0 to 1024, got -1"),
         ("--cuda-graph", "cuda_graph is for engines"),
+        ("--threads 1000", "as many cores as this process may use, got 1000: more of them"),
         ("--label ''", "a label has 1 to 300 characters"),
     ],
 )
@@ -278,6 +286,11 @@ def test_an_interrupt_leaves_no_file(command: Path, workshop: Any, tmp_path: Pat
             text=True,
         ) as process:
             assert process.stderr is not None
+            if mode:
+                assert process.stderr.readline() == (
+                    "note: the backbone alone is measured in turns with the model, and so not "
+                    "with --concurrency, --rate or --mlperf\n"
+                )
             assert process.stderr.readline().startswith("measuring batch 1")
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge_imprint.cli import _compile, main
+from edge_imprint.cli import _console, main
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head
@@ -96,7 +96,7 @@ def test_json(cli: Cli, shop: Any, world: World) -> None:
 
 def test_a_build_is_never_silent(cli: Cli, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_BEAT_S", 0.05)
-    monkeypatch.setattr(_compile, "_LINE_S", 1)
+    monkeypatch.setattr(_console, "_LINE_S", 1)
     with tensorrt_standin("8.5.3.1", build_s=2.3):
         status, _, err = cli(*COMPILE)
     assert status == 0
@@ -112,7 +112,7 @@ def test_a_log_shows_how_far_a_build_is(
     cli: Cli, shop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "_BEAT_S", 0.05)
-    monkeypatch.setattr(_compile, "_LINE_S", 1)
+    monkeypatch.setattr(_console, "_LINE_S", 1)
     with tensorrt_standin("10.3.0.30", build_s=1.3):
         status, _, err = cli(*COMPILE)
     assert status == 0
@@ -284,3 +284,47 @@ def test_another_file_in_place_of_a_model(cli: Cli, shop: Any, world: World) -> 
     assert cli("compile", "gone.onnx", "--out", "e")[2] == (
         "error: cannot read gone.onnx: there is no such file\n"
     )
+
+
+def test_a_backbone_alone(cli: Cli, run: Any, workshop: Any, world: World) -> None:
+    """Exported, compiled, inspected, and measured beside nothing."""
+    exported = run("export", workshop.head, "--part", "backbone", "--out", "bb.onnx")
+    assert exported.returncode == 0, exported.stderr
+    status, out, _ = cli("compile", "bb.onnx", "--out", "bb.engine")
+    assert status == 0
+    assert out.endswith("bb.engine.json: batch 1 to 8, fastest at 1\n")
+    status, out, _ = cli("inspect", "bb.engine", "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["kind"] == "engine of a backbone alone"
+    assert facts["embedding_size"] == 8
+    assert facts["precision"] == "fp32"
+    assert facts["engine_tensorrt"] == "10.3.0.30"
+    assert facts["note_backbone"] == workshop.backbone
+    assert "labels" not in facts
+    status, out, _ = cli("inspect", "bb.engine")
+    assert status == 0
+    assert "kind               engine of a backbone alone\n" in out
+    status, _, err = cli("predict", "bb.engine", str(workshop.photos))
+    assert status == 1
+    assert err == (
+        "error: bb.engine is a backbone alone, which answers embeddings to programs of your "
+        "own; export it with its head to classify with it\n"
+    )
+
+
+def test_a_rebuild_shows_how_far_it_is(
+    cli: Cli, shop: Any, workshop: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(waiting, "_BEAT_S", 0.05)
+    monkeypatch.setattr(_console, "_LINE_S", 1)
+    with tensorrt_standin("8.5.3.1"):
+        assert cli(*COMPILE)[0] == 0
+    with tensorrt_standin("8.6.2.3", build_s=1.3):
+        status, out, err = cli("predict", "shop.engine", str(workshop.photos), "--rebuild")
+        assert status == 0
+        assert len(out.splitlines()) == 18
+        assert err == "compiling ...\ncompiling, 1 s so far\n"
+        assert caplog.messages == [FIRST_RUN]
+        status, _, err = cli("predict", "shop.engine", str(workshop.photos), "--rebuild")
+        assert (status, err) == (0, "")  # it fits now

@@ -11,7 +11,16 @@ from typing import Any
 
 import onnxruntime as ort
 
+from edge_imprint.cli._doctor import _lines
+from edge_imprint_runtime.doctor import collect
+
 Run = Callable[..., Any]
+CUDART = {
+    "file": "libcudart.so.13",
+    "version": "13.2.86",
+    "path": "/pip/libcudart.so.13",
+    "origin": "pip",
+}
 
 
 def with_onnxruntime(folder: Path, text: str) -> dict[str, str]:
@@ -27,10 +36,47 @@ def test_here(run: Run) -> None:
     assert first.startswith("this machine can: ")
     assert f"run models on the CPU (ONNX Runtime {ort.__version__})" in first
     titles = [line for line in lines if line and not line.startswith(" ")]
-    assert titles[:3] == ["machine", "NVIDIA", "tried"]
-    assert titles[3:] in (["findings"], ["no findings"])
+    assert titles[:4] == ["machine", "GPU", "software", "tried"]
+    assert titles[4:] in (["findings"], ["no findings"])
     (cpu,) = [line for line in lines if line.startswith("  CPUExecutionProvider ")]
     assert "runs: first run " in cpu
+
+
+def lines_of(facts: dict[str, Any], title: str) -> list[str]:
+    shown = list(_lines(facts, [], []))
+    begin = shown.index(title) + 1
+    return [" ".join(line.split()) for line in shown[begin : shown.index("", begin)]]
+
+
+def test_clocks_are_shown_where_they_are_known() -> None:
+    facts = collect()
+    facts["readings"] = {}
+    facts["machine"] |= {"cpu_governor": None, "cpu_mhz_limit": None}
+    assert not [line for line in lines_of(facts, "machine") if "clock" in line]
+    facts["machine"] |= {"cpu_governor": "schedutil", "cpu_mhz_limit": 1510.4}
+    facts["readings"] = {"cpu_mhz_max": 729.6, "emc_mhz": 2133.0}
+    assert lines_of(facts, "machine")[-2:] == [
+        "CPU clock 730 MHz now, 1,510 MHz at most, governor schedutil",
+        "memory clock (EMC) 2,133 MHz now",
+    ]
+
+
+def test_what_is_of_a_gpu_and_what_is_software() -> None:
+    facts = collect()
+    gpu = {"name": "L4", "compute_capability": "8.9", "memory_bytes": 24 * 10**9}
+    facts["gpu"] = {"present": True, "why": "the driver answers", "found": [gpu]}
+    facts["machine"]["gpu_mhz_max"] = 2040
+    facts["readings"] = {"gpu_mhz": 210.0, "gpu_memory_mhz": 405.0}
+    facts["cuda"]["driver_cuda"] = "13.0"
+    assert lines_of(facts, "GPU") == [
+        "name L4, compute capability 8.9, 24.0 GB",
+        "clock 210 MHz now, 2,040 MHz at most",
+        "memory clock 405 MHz now",
+        "driver takes CUDA up to 13.0",
+    ]
+    facts |= {"libraries": facts["libraries"] | {"cudart": [CUDART]}}
+    assert "CUDA 13.2.86 (pip)" in lines_of(facts, "software")
+    assert lines_of(facts, "software")[-1].startswith("packages onnxruntime ")
 
 
 def test_json(run: Run) -> None:
@@ -42,6 +88,7 @@ def test_json(run: Run) -> None:
     assert "CPUExecutionProvider" in said["can_run"]
     assert set(said["facts"]) == {
         "machine",
+        "readings",
         "system",
         "packages",
         "libraries",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edge_imprint_runtime.reporting.schema import write_report
+from edge_imprint_runtime.reporting.words import figure
 from tests.report_example import DRIFT, MACHINE, example_report, smallest_report
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -53,11 +54,24 @@ def test_one_report(run: Run, runs: Path) -> None:
         "this run is stable",
     ]
     for text in (
-        *("Percentiles", "the head at batch 8: ", "Stages of a call", "Under load"),
+        *("Latency in ms", "the head at batch 8: ", "Stages of a call", "Under load"),
         *("Layers that take longest", "MLPerf Inference, single stream: ", "cold start: "),
         *("memory: ", "energy: an image 23.10 mJ"),
     ):
         assert text in done.stdout
+
+
+def test_a_narrow_terminal_breaks_no_figure(run: Run, runs: Path) -> None:
+    wide = run("report", runs / "whole.json", env={"COLUMNS": "120"}).stdout
+    narrow = run("report", runs / "whole.json", env={"COLUMNS": "40"}).stdout
+    series = json.loads((runs / "whole.json").read_text())["series"]
+    for one in series:
+        if one["stage"] == "whole":
+            assert f" {figure(one['p95_ms'])} " in narrow
+    low, high = (figure(bound) for bound in series[0]["intervals_ms"]["p50"])
+    assert f"{figure(series[0]['p50_ms'])} ({low} to {high})" in wide
+    assert "\n  backbone/conv0/Conv: operator Conv; mean ms 0.4000; share 40.0 %\n" in narrow
+    assert max(len(line) for line in narrow.splitlines() if line[:1] in "┃│┏└") <= 40
 
 
 def test_an_unstable_one_is_shown_and_says_so(run: Run, runs: Path) -> None:
@@ -175,7 +189,13 @@ def test_two_reports(run: Run, runs: Path, tmp_path: Path) -> None:
     files = ("--html", tmp_path / "c.html", "--markdown", tmp_path / "c.md")
     done = run("report", runs / "base.json", runs / "fast.json", *files)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("fused, batch 1: fast.json is 1.2")
+    lines = done.stdout.splitlines()
+    assert lines[:3] == [
+        "base.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13",
+        "fast.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13",
+        "both ran the same model file (sha256 abababababab...)",
+    ]
+    assert lines[3].startswith("fused, batch 1: fast.json is 1.2")
     assert "the reports know of nothing that differs between the runs" in done.stdout
     assert done.stderr.startswith("note: two runs of one thing may differ by 1 or 2 %")
     assert "fast.json beside base.json" in (tmp_path / "c.html").read_text()
@@ -204,6 +224,30 @@ def test_slower_than_allowed(run: Run, runs: Path, tmp_path: Path) -> None:
     assert run("report", base, fast, slow, "--fail-if-slower", "5 %").returncode == 1
 
 
+def test_what_runs_cannot_tell_is_said(run: Run, runs: Path) -> None:
+    base, same = runs / "base.json", runs / "other.json"
+    done = run("report", base, same, "--fail-if-slower", "0.01%", "--json")
+    assert done.returncode == 0
+    (pair,) = json.loads(done.stdout)["series"]
+    low, high = pair["interval"]
+    assert error_of(done) == (
+        f"WARNING: these runs can't tell 0.01 %: the ratio of fused, batch 1 is {low:.2f} to "
+        f"{high:.2f}; take more samples, or more runs a side"
+    )
+
+
+def test_what_is_gone_is_not_passed(run: Run, runs: Path) -> None:
+    whole, base = runs / "whole.json", runs / "base.json"
+    done = run("report", whole, base, "--fail-if-slower", "50%")
+    assert done.returncode == 1
+    assert error_of(done) == (
+        f"error: {base} has no series backbone only, batch 1; fused, batch 8; backbone only, "
+        "batch 8; fused, batch 1, 100 calls/s offered; fused, batch 1, 300 calls/s offered, "
+        "which the base whole.json has; measure it again"
+    )
+    assert run("report", base, whole, "--fail-if-slower", "50%").returncode == 0
+
+
 @pytest.mark.parametrize("share", ["5", "x%", "-5%", "0.05", "5%%"])
 def test_a_share_that_is_none(run: Run, runs: Path, share: str) -> None:
     done = run("report", runs / "base.json", runs / "slow.json", f"--fail-if-slower={share}")
@@ -226,7 +270,7 @@ def test_an_unstable_run_is_refused(run: Run, runs: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert error_of(done) == (
-        f"error: an unstable run says nothing beside another: {both[1]}: {DRIFT['text']}; "
+        f"error: an unstable run says nothing beside another: {both[1]} (drift); "
         "measure it again, or pass --force (in Python force=True)"
     )
     done = run("report", *both, "--force")

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from edge_imprint import bench_page, compare_page
+from edge_imprint import bench_charts, bench_page, compare_page
 from edge_imprint_runtime.reporting.compare import compare_reports
 from edge_imprint_runtime.reporting.schema import Report, read_report
 from tests.report_example import (
+    DRIFT,
     MACHINE,
     example_report,
     example_series,
@@ -248,6 +250,49 @@ def test_without_the_package_that_draws(save: Save) -> None:
     assert bench_page.NO_CHARTS in page.texts
 
 
+def test_under_load_cards_and_rows_name_the_load(save: Save) -> None:
+    series = [example_series("fused", 200, ms, **of) for ms, of in _CLOSED_AND_OFFERED]
+    text = bench_page.render(save(with_series(smallest_report(), *series)))
+    p50 = f"{series[1]['p50_ms']:.3f} ms"
+    name = "fused, batch 1, 80 calls/s offered"
+    assert f'<div class="card"><b>{p50}</b><span>p50, {name}</span></div>' in text
+    for title in ("fused, batch 1", name):
+        assert f"<span>{title}<small>200 samples</small></span>" in text
+
+
+_CLOSED_AND_OFFERED: tuple[tuple[float, dict[str, float]], ...] = (
+    (2.0, {}),
+    (5.0, {"offered_per_s": 80.0}),
+)
+
+
+def test_a_head_of_an_unstable_run_is_marked(save: Save) -> None:
+    text = bench_page.render(save(example_report(300, stable=False)))
+    page = opens_offline(text)
+    assert "Batch 1 is NOT reliable: the run is not stable." in page.texts
+    assert "the head's cost at the median, batch 1: NOT reliable" in page.texts
+    assert text.count('class="card bad"') == 2
+    assert "NOT reliable" not in bench_page.render(save(example_report(300)))
+
+
+def test_the_layers_of_an_engine_are_folded(save: Save) -> None:
+    engine = {
+        "tensorrt": "10.3.0.30",
+        "gpu_name": "Orin",
+        "compute_capability": "8.7",
+        "driver": None,
+        "cuda": "12.6",
+        "precision": "fp16",
+        "build_s": 431.0,
+        "inspector": [{"Name": EVIL, "LayerType": "Conv"}, "scores"],
+    }
+    text = bench_page.render(save(smallest_report(engine=engine)))
+    page = opens_offline(text)
+    assert "<details><summary>Layers of the engine</summary>" in text
+    assert page.tags.count("details") == 1
+    assert EVIL in page.texts
+
+
 # Two ---------------------------------------------------------------------------------------
 
 
@@ -258,7 +303,14 @@ def test_the_page_of_a_comparison(save: Save) -> None:
     page = opens_offline(compare_page.render(found))
     assert page.texts[0] == "b.json beside a.json"
     assert page.headings == [
-        *("What is shown", "Distributions", "Figures", "What differs", "The runs"),
+        *(
+            "What was measured",
+            "What is shown",
+            "Distributions",
+            "Figures",
+            "What differs",
+            "The runs",
+        ),
     ]
     for pair in found.pairs:
         assert f"{pair.title}: {pair.words}." in page.texts
@@ -277,6 +329,33 @@ def test_what_must_be_known_before_the_figures(save: Save) -> None:
     for line in found.warnings:
         assert f"{line}." in page.texts
     assert "NOT stable" in page.texts
+
+
+def test_an_unstable_run_gets_no_green_card(save: Save) -> None:
+    base, fast = smallest_report(), smallest_report(1.6, seed=1)
+    found = compare_reports([save(base, "a.json"), save(fast, "b.json")])
+    text = compare_page.render(found)
+    assert '<div class="card good"><b>1.2' in text
+    fast["verdict"] = {"stable": False, "findings": [dict(DRIFT)]}
+    found = compare_reports([save(base, "a.json"), save(fast, "b.json")], force=True)
+    text = compare_page.render(found)
+    assert '<div class="card bad"><b>unstable</b><span>fused, batch 1</span></div>' in text
+    assert 'class="card good"' not in text
+    page = opens_offline(text)
+    for line in found.measured:
+        assert f"{line}." in page.texts
+    assert "both ran the same model file (sha256 abababababab...)." in page.texts
+
+
+def test_the_chart_of_ratios_is_green_of_stable_runs_alone(save: Save) -> None:
+    base, fast = smallest_report(), smallest_report(1.6, seed=1)
+    for stable in (True, False):
+        fast["verdict"] = {"stable": stable, "findings": [] if stable else [dict(DRIFT)]}
+        found = compare_reports([save(base, "a.json"), save(fast, "b.json")], force=True)
+        figure = Figure()
+        bench_charts.ratios(figure, found)
+        colors = {line.get_color() for line in figure.axes[0].lines}
+        assert ("#15803d" in colors) == stable
 
 
 def test_many_runs_and_evil_names(save: Save) -> None:

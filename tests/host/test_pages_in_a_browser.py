@@ -81,12 +81,25 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     long = "jetson-orin-nano-super-maxn-super-tensorrt-10.3-fp16-batch-8-" * 3
     first = example_report(1_500, stable=False, label="the base")
     first["machine"]["a_fact_" + "of_many_words_" * 8] = "x" * 200
+    first["engine"] = {
+        "tensorrt": "10.3.0.30",
+        "gpu_name": "Orin",
+        "compute_capability": "8.7",
+        "driver": None,
+        "cuda": "12.6",
+        "precision": "fp16",
+        "build_s": 431.0,
+        "inspector": [
+            {"Name": long, "LayerType": "CaskConvolution", "Precision": "Half"},
+            {"Name": "scores", "TacticName": "sm80_xmma_fprop_implicit_gemm_f16" * 4},
+        ],
+    }
     first["layers"][0]["name"] = "/backbone/" + "layer4/block/" * 12 + "Conv"
     reports = [
         read_report(write_report(root / f"{i}.json", made))
         for i, made in enumerate((first, example_report(500, 1.7, seed=1, label=long)))
     ]
-    text = bench_page.render(reports[0])
+    text = bench_page.render(reports[0]).replace("<details>", "<details open>")
     if request.param == "comparison":
         text = compare_page.render(compare_reports(reports, force=True))
     (root / "whole.html").write_text(text)

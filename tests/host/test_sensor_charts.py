@@ -27,7 +27,7 @@ FLAT = np.ones(40)
         ("gpu_power_w", "power, W", "gpu power"),
         ("gpu_percent", "load, %", "gpu"),
         ("fan_percent", "load, %", "fan"),
-        ("memory_available_bytes", "memory, GB", "memory available"),
+        ("memory_available_bytes", "memory, MB", "memory available"),
         ("own_rss_bytes", "memory of this process, MB", "resident"),
         ("load_average_1min", "load average 1min", "load average 1min"),
     ],
@@ -47,7 +47,7 @@ def test_sums_become_how_many_cores_work() -> None:
 
 def test_bytes_are_shown_in_units_for_people() -> None:
     found = groups(TIMES, {"gpu_memory_used_bytes": 2e9 * FLAT, "own_rss_bytes": 7e7 * FLAT})
-    assert found["memory, GB"]["gpu memory used"][0] == 2
+    assert found["memory, MB"]["gpu memory used"][0] == 2_000
     assert found["memory of this process, MB"]["resident"][0] == 70
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from edge_imprint_runtime.errors import OutputExistsError, OutputWriteError
-from edge_imprint_runtime.files import check_output, write_atomic
+from edge_imprint_runtime.files import (
+    cache_folder,
+    check_output,
+    file_sha256,
+    write_atomic,
+)
 
 NOBODY = 65_534
 
@@ -217,3 +223,19 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
     data = (tmp_path / "f").read_bytes()
     assert data in (b"a" * 1_000_000, b"b" * 1_000_000)
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "edge-imprint"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/one")
+    assert cache_folder() == Path("/home/one/.cache/edge-imprint")
+
+
+def test_a_digest(tmp_path: Path) -> None:
+    data = os.urandom(2**20 + 1)
+    (tmp_path / "a").write_bytes(data)
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    with pytest.raises(OSError, match="No such file"):
+        file_sha256(tmp_path / "b")

@@ -74,7 +74,8 @@ def test_an_engine_without_its_sidecar(tmp_path: Path) -> None:
             open_model(engine, rebuild=rebuild)
         assert str(error.value) == (
             f"there is no file {engine}.json, without which nothing is known of the engine; "
-            "copy it from where the engine was made, or make both with: edge-imprint compile"
+            "copy it from where the engine was made, or make both: edge-imprint compile MODEL "
+            f"--out {engine} --force"
         )
 
 

@@ -110,7 +110,15 @@ class Runtime:
             self.say("ERROR", f"expecting compute {plan.facts['cc']} got compute {here}")
             return None
         kind = Engine if world.numbers < (10,) else _Engine10
-        return (_Engine11 if world.numbers >= (11,) else kind)(self, plan)
+        try:
+            return (_Engine11 if world.numbers >= (11,) else kind)(self, plan)
+        except Fault:
+            self.say(
+                "ERROR",
+                f"Requested amount of GPU memory ({len(plan.onnx)} bytes) could not be "
+                "allocated. There may not be enough free memory for allocation to succeed.",
+            )
+            return None
 
 
 class Engine:

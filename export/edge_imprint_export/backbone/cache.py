@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx
 
 from edge_imprint_export.backbone.torch_export import OPSET
 from edge_imprint_export.graph import parse, to_bytes
+from edge_imprint_runtime import files
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.errors import BackboneExportError, OutputWriteError
 from edge_imprint_runtime.files import write_atomic
@@ -28,8 +28,7 @@ _RUNNERS = ("onnxruntime", "onnxruntime-gpu")
 
 def cache_folder() -> Path:
     """Return the folder of cached backbone graphs; it may not exist yet."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "edge-imprint" / "backbones"
+    return files.cache_folder() / "backbones"
 
 
 def lookup(info: BackboneInfo) -> onnx.ModelProto | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BACKENDS", "LayerTime", "Placement", "Runner"]
+__all__ = ["BACKENDS", "LayerTime", "Placement", "Runner", "say_notice"]
 
 BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
 
@@ -151,3 +152,8 @@ class Runner(Protocol):
     def close(self) -> None:
         """Give back what it holds; a run afterwards raises ClosedModelError."""
         return  # nothing but memory of Python's own
+
+
+def say_notice(text: str) -> None:
+    """Say something where the caller gave no way to: Python's log, a line on stderr."""
+    logging.getLogger("edge_imprint_runtime").warning(text)

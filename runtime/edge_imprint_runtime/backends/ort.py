@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint_runtime.backends import LayerTime, Placement
+from edge_imprint_runtime.backends import LayerTime, Placement, say_notice
 from edge_imprint_runtime.backends.ort_options import (
     CPU,
     CUDA,
     TENSORRT,
     TensorrtSetup,
-    say_notice,
     shape_ranges,
     tensorrt_setup,
 )
@@ -49,10 +48,19 @@ from edge_imprint_runtime.onnx_scan import check_model_file
 
 __all__ = ["OPTIMIZATIONS", "OrtRunner"]
 
+# What a trace can be fed with; text is left out, and what numpy has not.
 _TYPES = {
     "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
+    "tensor(uint32)": np.uint32,
     "tensor(int32)": np.int32,
+    "tensor(uint64)": np.uint64,
     "tensor(int64)": np.int64,
 }
 
@@ -266,8 +274,12 @@ class OrtRunner:
         with tempfile.TemporaryDirectory(prefix="edge-imprint-") as folder:
             session = self._open(Path(folder) / "run")
             usual = {name: shapes[1] for name, shapes in ranges.items()}
-            feed = {
-                i.name: np.zeros(usual[i.name], _TYPES[i.type]) for i in session.get_inputs()
+            inputs = session.get_inputs()
+            if any(i.type not in _TYPES for i in inputs):
+                session.end_profiling()
+                return session, None
+            feed: dict[str, Any] = {
+                i.name: np.zeros(usual[i.name], _TYPES[i.type]) for i in inputs
             }
             with self._failing(1):
                 session.run(None, feed)

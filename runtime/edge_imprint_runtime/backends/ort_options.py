@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from edge_imprint_runtime.contract import decode
 from edge_imprint_runtime.contract.codec import PREFIX
 from edge_imprint_runtime.errors import OutputWriteError
+from edge_imprint_runtime.files import cache_folder, file_sha256
 
 __all__ = [
     "CPU",
@@ -19,7 +18,6 @@ __all__ = [
     "TENSORRT",
     "Ranges",
     "TensorrtSetup",
-    "say_notice",
     "shape_ranges",
     "start_list",
     "tensorrt_setup",
@@ -33,7 +31,6 @@ CPU, CUDA, TENSORRT = (
 
 # Least, usual and greatest shape by input.
 Ranges = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-_PART_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,6 @@ class TensorrtSetup:
             "TensorRT compiles the model now, which takes from seconds on a large GPU to ten "
             f"minutes on a Jetson{again}; the engine is kept in {self.folder}"
         )
-
-
-def say_notice(text: str) -> None:
-    """Say something where the caller gave no way to: Python's log, a line on stderr."""
-    logging.getLogger("edge_imprint_runtime").warning(text)
 
 
 def shape_ranges(model: Path | bytes, *, with_defaults: bool = False) -> Ranges | None:
@@ -128,7 +120,8 @@ def tensorrt_setup(model: Path | bytes, library: str) -> TensorrtSetup:
         ModelFileError, ContractVersionError, ContractKeyError, ContractValueError: As there.
     """
     ranges = shape_ranges(model, with_defaults=True)
-    folder = _cache_folder() / f"{_digest(model)[:32]}-{library.replace(' ', '-')}"
+    kept = cache_folder() / "tensorrt-provider"
+    folder = kept / f"{_digest(model)[:32]}-{library.replace(' ', '-')}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,19 +164,9 @@ def start_list(provider: str, setup: TensorrtSetup | None, available: list[str])
     return [(provider, setup.options), *([CUDA] if CUDA in available else [])]
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "edge-imprint" / "tensorrt-provider"
-
-
 def _digest(model: Path | bytes) -> str:
+    if not isinstance(model, bytes):
+        return file_sha256(model)
     import hashlib  # here, since it brings OpenSSL, and the CPU's provider needs none
 
-    digest = hashlib.sha256()
-    if isinstance(model, bytes):
-        digest.update(model)
-        return digest.hexdigest()
-    with open(model, "rb") as file:
-        while part := file.read(_PART_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
+    return hashlib.sha256(model).hexdigest()

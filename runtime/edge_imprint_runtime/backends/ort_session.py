@@ -73,7 +73,8 @@ def choose_provider(backend: str, available: list[str]) -> str:
     if provider not in available:
         raise ProviderError(
             f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); "
-            "install the package that has it (onnxruntime-gpu), or run on the CPU"
+            "run on the CPU, or pip uninstall onnxruntime, then pip install onnxruntime-gpu; "
+            "edge-imprint doctor tells what fits this machine"
         )
     return provider
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint_runtime.backends import LayerTime, Placement
+from edge_imprint_runtime.backends import LayerTime, Placement, say_notice
 from edge_imprint_runtime.backends.cuda import Cuda, DeviceBuffer, Stream, gpu_facts
 from edge_imprint_runtime.backends.trt_lane import Lane, Loaded, ProfilesTaken
 from edge_imprint_runtime.backends.trt_layers import layer_times
 from edge_imprint_runtime.backends.trt_pool import Pool
 from edge_imprint_runtime.backends.trt_tensors import Tensor, read_tensors
-from edge_imprint_runtime.engine.fits import check_fits
+from edge_imprint_runtime.engine.answers import deserialize
+from edge_imprint_runtime.engine.fits import check_fits, read_engine
 from edge_imprint_runtime.engine.sidecar import read_sidecar
-from edge_imprint_runtime.engine.tensorrt_api import deserialize, load
+from edge_imprint_runtime.engine.tensorrt_api import load
 from edge_imprint_runtime.errors import (
     DeviceError,
-    EngineFileError,
     InputError,
     OutputMissingError,
     ParameterError,
@@ -53,7 +53,8 @@ class TrtRunner:
 
     Attributes:
         sidecar: What lies beside the engine.
-        notes: What is another here than where it was built, and may be: sentences.
+        notes: What is another here than where it was built, and may be: sentences, which
+            are also said in the log ``edge_imprint_runtime``.
 
     Raises:
         EngineFileError: Engine or sidecar are missing or damaged, or contradict each other.
@@ -82,7 +83,7 @@ class TrtRunner:
         self.sidecar = read_sidecar(engine)
         self._api = load()
         self.library = f"tensorrt {self._api.text}"
-        gpu = gpu_facts()
+        gpu, plan = gpu_facts(), read_engine(engine, self.sidecar)
         self.notes = check_fits(
             engine,
             self.sidecar,
@@ -95,7 +96,6 @@ class TrtRunner:
         self._closing = threading.Lock()
         self._on_device: weakref.WeakSet[DeviceBuffer] = weakref.WeakSet()
         log = self._api.log()
-        plan = _read(engine)
         self._plan_bytes = len(plan)
         runtime, loaded = deserialize(
             self._api,
@@ -117,6 +117,8 @@ class TrtRunner:
         except BaseException:
             self._loaded.drop()
             raise
+        for text in self.notes:
+            say_notice(text)
 
     def __del__(self) -> None:
         """Close what nobody closed."""
@@ -305,12 +307,3 @@ class TrtRunner:
             f"{tensor.name} must be of shape {limits}, for which {self._where} was compiled, "
             f"got {list(array.shape)}"
         )
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise EngineFileError(
-            f"the engine {file} can't be read: {error.strerror}; compile the model again"
-        ) from error

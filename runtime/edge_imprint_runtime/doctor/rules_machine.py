@@ -128,7 +128,9 @@ def hot(seen: Seen) -> Iterator[Finding]:
             "hot",
             "warning",
             f"{name} is at {over[name]:.0f} degrees Celsius, where a processor slows down",
-            "sudo jetson_clocks --fan" if seen.jetson else "",
+            "sudo jetson_clocks --fan"
+            if seen.jetson
+            else "cat /sys/class/thermal/thermal_zone*/temp  # in thousandths: has it cooled?",
         )
 
 

@@ -62,10 +62,11 @@ def two_onnxruntimes(seen: Seen) -> Iterator[Finding]:
     gpu = "onnxruntime-gpu" in found and seen.gpu and not seen.jetson
     one = "onnxruntime-gpu" if gpu else "onnxruntime"
     shown = " and ".join(f"{name} {seen.package(name)}" for name in found)
+    hint = "; a GPU's build for JetPack is installed again from where it came" * seen.jetson
     yield Finding(
         "two-onnxruntimes",
         "error",
-        f"{shown} are both installed and overwrite each other's files",
+        f"{shown} are both installed and overwrite each other's files{hint}",
         _REINSTALL.format(every=" ".join(found), one=one),
         "ONNX Runtime",
     )
@@ -98,7 +99,8 @@ def gpu_build_without_gpu(seen: Seen) -> Iterator[Finding]:
             yield Finding(
                 "no-gpu",
                 "note",
-                f"{seen.name(provider)} is listed, but this machine has no GPU of NVIDIA's",
+                f"{seen.name(provider)} is listed, but this machine has no GPU of NVIDIA's: "
+                "nothing to mend",
                 "",
                 provider,
             )

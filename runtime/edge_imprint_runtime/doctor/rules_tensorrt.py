@@ -156,7 +156,8 @@ def numpy_2_with_tensorrt_8(seen: Seen) -> Iterator[Finding]:
 def no_cuda_python(seen: Seen) -> Iterator[Finding]:
     """Engines are run through cuda-python."""
     there = seen.package("cuda-python") or seen.package("cuda-bindings")
-    if there or seen.tensorrt.get("status") == "missing" or not seen.tensorrt.get("version"):
+    version = seen.tensorrt.get("version")
+    if not seen.gpu or there or seen.tensorrt.get("status") == "missing" or not version:
         return
     major = next(iter(numbers(seen.cuda.get("driver_cuda"))), None)
     yield Finding(
@@ -190,7 +191,7 @@ def tensorrt_does_not_run(seen: Seen) -> Iterator[Finding]:
         return
     name = f"TensorRT {seen.tensorrt.get('version') or ''}".strip()
     if not seen.gpu:
-        text = f"{name} is installed, but this machine has no GPU of NVIDIA's"
+        text = f"{name} is installed, but this machine has no GPU of NVIDIA's: nothing to mend"
         yield Finding("no-gpu", "note", text, "", _ABOUT)
         return
     yield Finding(

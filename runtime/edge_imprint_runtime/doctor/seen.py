@@ -40,7 +40,7 @@ class Finding:
         code: Its name, which stays the same over releases.
         severity: Of `SEVERITIES`.
         text: One sentence: what, and where.
-        command: What mends it; "" where no command can.
+        command: What mends it; "" where no command can, or nothing is to be mended.
         about: What it explains: a provider's name, ``TensorRT``, or "".
     """
 

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_imprint_runtime.files import cache_folder
 from edge_imprint_runtime.machine import container
-from edge_imprint_runtime.sensors.board import is_jetson
+from edge_imprint_runtime.sensors.board import is_jetson, power_modes
 
 __all__ = ["device_files", "system_facts"]
 
@@ -64,7 +65,7 @@ def system_facts(root: Path = Path("/")) -> dict[str, Any]:
         "nvidia_on_pci": _on_pci(root),
         "kernel_driver": _kernel_driver(root),
         "is_jetson": is_jetson(root),
-        "power_modes": _power_modes(root),
+        "power_modes": power_modes(root),
         "jtop_service": (root / "etc/systemd/system/jtop.service").exists(),
         "jtop_answers": (root / "run/jtop.sock").exists(),
         "system_tensorrt": [
@@ -142,9 +143,7 @@ def _memory(root: Path) -> dict[str, int]:
 
 def _cache() -> dict[str, Any]:
     """Say how much is kept of backbones, engines' timings and the like, and what is free."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(home) / "edge-imprint"
-    there = folder
+    there = folder = cache_folder()
     # Not Path.exists, which raises where a folder above may not be entered.
     while not os.path.exists(there) and there != there.parent:
         there = there.parent
@@ -184,10 +183,3 @@ def _kernel_driver(root: Path) -> str | None:
     text = _text(root / "proc/driver/nvidia/version") or ""
     match = re.search(r"Kernel Module.*?\s([0-9]+\.[0-9.]+)", text)
     return None if match is None else match[1]
-
-
-def _power_modes(root: Path) -> dict[str, int]:
-    """Read which power modes a Jetson has: its numbers differ by board and by JetPack."""
-    text = _text(root / "etc/nvpmodel.conf") or ""
-    pairs = re.findall(r"^<\s*POWER_MODEL\s+ID=([0-9]+)\s+NAME=(\S+?)\s*>", text, re.M)
-    return {name: int(number) for number, name in pairs}

@@ -13,7 +13,8 @@ from edge_imprint_runtime.backends.cuda import Cuda, DeviceBuffer, PinnedBuffer,
 from edge_imprint_runtime.doctor import tiny
 from edge_imprint_runtime.doctor.child import Tell
 from edge_imprint_runtime.doctor.libraries import needs_own_kernels
-from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT, deserialize, load
+from edge_imprint_runtime.engine.answers import deserialize
+from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT, load
 from edge_imprint_runtime.errors import DeviceError, EngineBuildError, MissingPackageError
 
 __all__ = ["run"]

@@ -8,29 +8,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_imprint_runtime.engine.build import compile_again, compile_engine
     from edge_imprint_runtime.engine.fits import check_fits
-    from edge_imprint_runtime.engine.plan import PlanHeader, read_plan_header
     from edge_imprint_runtime.engine.refit import refit_engine
     from edge_imprint_runtime.engine.sidecar import Sidecar, read_sidecar, sidecar_path
 
 __all__ = [
-    "PlanHeader",
     "Sidecar",
     "check_fits",
     "compile_again",
     "compile_engine",
-    "read_plan_header",
     "read_sidecar",
     "refit_engine",
     "sidecar_path",
 ]
 
 _HOMES = {
-    "PlanHeader": "plan",
     "Sidecar": "sidecar",
     "check_fits": "fits",
     "compile_again": "build",
     "compile_engine": "build",
-    "read_plan_header": "plan",
     "read_sidecar": "sidecar",
     "refit_engine": "refit",
     "sidecar_path": "sidecar",

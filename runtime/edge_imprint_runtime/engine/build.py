@@ -12,7 +12,12 @@ from edge_imprint_runtime.engine.legible import check_legible
 from edge_imprint_runtime.engine.options import Options
 from edge_imprint_runtime.engine.planning import make_plan
 from edge_imprint_runtime.engine.shapes import make_profile
-from edge_imprint_runtime.engine.sidecar import Sidecar, read_sidecar, sidecar_path
+from edge_imprint_runtime.engine.sidecar import (
+    Sidecar,
+    compile_command,
+    read_sidecar,
+    sidecar_path,
+)
 from edge_imprint_runtime.engine.source import Source, read_source
 from edge_imprint_runtime.engine.store import make_sidecar, write_engine
 from edge_imprint_runtime.engine.tensorrt_api import is_jetson, load
@@ -55,7 +60,7 @@ def compile_engine(
     has of them.
 
     Args:
-        model: An ONNX file that `edge-imprint export` wrote.
+        model: An ONNX file that `edge-imprint export` wrote: a model, or a backbone alone.
         out: The engine. What is known of it is written beside it, `sidecar_path`; and of a
             teachable model the head (`head_beside`), where none is there yet.
         batch: Fewest, usual and most images of a run; None: 1, 1, 8, or what the file fixes.
@@ -168,7 +173,7 @@ def compile_again(
     if not model.is_file():
         raise EngineFileError(
             f"{engine} is to be compiled again, and its ONNX file {model} is gone; put it "
-            "back, or run: edge-imprint compile MODEL --out ENGINE --force"
+            f"back, or run: {compile_command(engine)}"
         )
     images = next(iter(old.inputs))
     declared, shapes = old.inputs[images][0], old.profile[images]
@@ -197,7 +202,7 @@ def _head_to_bring(
     model: str | os.PathLike[str], out: str | os.PathLike[str], source: Source
 ) -> Head | None:
     """Return what a teachable model knows, unless the engine knows something already."""
-    graph, there = source.contract.graph, head_beside(model)
+    graph, there = source.graph, head_beside(model)
     if graph is None or graph.teachable is None or os.path.lexists(head_beside(out)):
         return None
     return Head.load(there) if os.path.lexists(there) else None

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_imprint_runtime.engine.plan import read_plan_header
-from edge_imprint_runtime.engine.sidecar import Sidecar
+from edge_imprint_runtime.engine.plan import plan_version
+from edge_imprint_runtime.engine.sidecar import Sidecar, compile_command
 from edge_imprint_runtime.errors import EngineFileError, EngineMismatchError
+from edge_imprint_runtime.files import file_sha256
 
 if TYPE_CHECKING:
     from edge_imprint_runtime.backends.cuda import GpuFacts
 
-__all__ = ["check_engine_file", "check_fits", "check_machine", "file_sha256"]
+__all__ = ["check_fits", "check_machine", "read_engine"]
 
-_CHUNK_BYTES = 2**20
 # Of one GPU, Thor: the number changed from CUDA 12 to 13.
 _SAME_CAPABILITY = {"10.1": "11.0"}
 # Across majors a version-compatible engine of the first may be loaded by the second.
@@ -39,7 +39,7 @@ def check_fits(
     """Refuse an engine that was not built for this machine, or of another model.
 
     Args:
-        engine: The engine's file.
+        engine: The engine's file, which is not looked at: see `read_engine`.
         sidecar: What lies beside it.
         tensorrt_version: Of the TensorRT here, three or four numbers.
         gpu: The GPU here.
@@ -50,10 +50,8 @@ def check_fits(
         What is different and may be: sentences, for people.
 
     Raises:
-        EngineFileError: The file is missing, or is not what was written.
         EngineMismatchError: It is of another GPU, TensorRT or ONNX file.
     """
-    check_engine_file(engine, sidecar)
     check_machine(engine, sidecar, tensorrt_version, gpu)
     _check_model(engine, sidecar, model_path)
     notes = []
@@ -72,40 +70,45 @@ def check_fits(
     return tuple(notes)
 
 
-def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
-    """Hold an engine's bytes against its sidecar.
+def read_engine(engine: str | os.PathLike[str], sidecar: Sidecar) -> bytes:
+    """Read an engine once, and hold its bytes against its sidecar.
 
     Args:
         engine: The engine's file.
         sidecar: What lies beside it.
 
+    Returns:
+        Its bytes, which were checked: those to be given to TensorRT.
+
     Raises:
         EngineFileError: The file is missing, or is not what was written.
     """
-    header = read_plan_header(engine)
+    if not os.path.isfile(engine):  # a pipe or a device would be waited for
+        raise EngineFileError(f"there is no engine file {engine}")
     try:
-        size_bytes = os.path.getsize(engine)
-        same = (
-            size_bytes == sidecar.engine_bytes and file_sha256(engine) == sidecar.engine_sha256
-        )
-    except OSError as error:
-        raise EngineFileError(f"cannot read {engine}: {error.strerror}") from error
-    if not same:
-        made = (
-            f"it has {size_bytes:,} bytes instead of {sidecar.engine_bytes:,}"
-            if size_bytes != sidecar.engine_bytes
-            else "its digest is another"
-        )
+        size_bytes, plan = os.path.getsize(engine), b""
+        if size_bytes == sidecar.engine_bytes:
+            plan = Path(engine).read_bytes()
+    except (OSError, ValueError) as error:
+        raise EngineFileError(f"cannot read {engine}: {error}") from error
+    reason = ""
+    if size_bytes != sidecar.engine_bytes:
+        reason = f"it has {size_bytes:,} bytes instead of {sidecar.engine_bytes:,}"
+    elif hashlib.sha256(plan).hexdigest() != sidecar.engine_sha256:
+        reason = "its digest is another"
+    if reason:
         raise EngineFileError(
-            f"{engine} is not the engine that the file beside it describes ({made}): it is "
-            f"damaged, or one of both was replaced; {_again(sidecar)}"
+            f"{engine} is not the engine that the file beside it describes ({reason}): it is "
+            f"damaged, or one of both was replaced; {_again(engine, sidecar)}"
         )
-    said = None if header.tensorrt is None else ".".join(map(str, header.tensorrt))
+    version = plan_version(plan)
+    said = None if version is None else ".".join(map(str, version))
     if said is not None and said != sidecar.plan_tensorrt:
         raise EngineFileError(
             f"{engine} says of itself that TensorRT {said} made it, the file beside it "
-            f"{sidecar.plan_tensorrt}; {_again(sidecar)}"
+            f"{sidecar.plan_tensorrt}; {_again(engine, sidecar)}"
         )
+    return plan
 
 
 def check_machine(
@@ -128,19 +131,10 @@ def check_machine(
     if sidecar.platform != platform.machine():
         raise EngineMismatchError(
             f"{engine} was built on {sidecar.platform}, this machine is {platform.machine()}; "
-            f"{_again(sidecar)}"
+            f"{_again(engine, sidecar)}"
         )
     _check_tensorrt(engine, sidecar, tuple(tensorrt_version))
     _check_gpu(engine, sidecar, gpu)
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Return a file's digest; OSError where it can't be read."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_tensorrt(
@@ -161,7 +155,7 @@ def _check_tensorrt(
         rule = ", and an engine runs with the very version that made it"
     raise EngineMismatchError(
         f"{engine} was built by TensorRT {sidecar.tensorrt}, here is "
-        f"{'.'.join(map(str, here))}{rule}; {_again(sidecar)}"
+        f"{'.'.join(map(str, here))}{rule}; {_again(engine, sidecar)}"
     )
 
 
@@ -178,7 +172,7 @@ def _check_gpu(engine: str | os.PathLike[str], sidecar: Sidecar, gpu: GpuFacts) 
         raise EngineMismatchError(
             f"{engine} was built for the GPU {sidecar.gpu_name!r} (compute capability "
             f"{sidecar.compute_capability}), here is {gpu.name!r} ({gpu.compute_capability}); "
-            f"{_again(sidecar)}"
+            f"{_again(engine, sidecar)}"
         )
 
 
@@ -198,12 +192,10 @@ def _check_model(
     if not same:
         raise EngineMismatchError(
             f"{engine} was compiled of another {path} than the one that is there now; "
-            f"{_again(sidecar)}"
+            f"{_again(engine, sidecar)}"
         )
 
 
-def _again(sidecar: Sidecar) -> str:
-    return (
-        f"compile it here: edge-imprint compile {sidecar.model_file} --out ENGINE --force, or "
-        "open it with rebuild (--rebuild)"
-    )
+def _again(engine: str | os.PathLike[str], sidecar: Sidecar) -> str:
+    command = compile_command(engine, Path(engine).parent / sidecar.model_file)
+    return f"compile it here: {command}, or open it with rebuild (--rebuild)"

@@ -47,21 +47,21 @@ _SHAPE_RANGE = (10, 6)
 
 
 def check_legible(
-    facts: OnnxFacts, contract: Contract, version: tuple[int, ...], where: str
+    facts: OnnxFacts, contract: Contract | None, version: tuple[int, ...], where: str
 ) -> None:
     """Refuse a model that this TensorRT can't read.
 
     Args:
         facts: What the file says of itself.
-        contract: The model's.
+        contract: The model's; None of a backbone alone.
         version: Of the TensorRT here.
         where: The file's name, for messages.
 
     Raises:
         TargetError: It can't, or would compute other numbers.
     """
-    assert contract.graph is not None  # read as a model's
-    teachable = contract.graph.teachable
+    graph = None if contract is None else contract.graph
+    teachable = None if graph is None else graph.teachable
     target = next(name for since, name in _TARGETS if version[: len(since)] >= since)
     reason = ""
     if teachable is not None and teachable.form == "default":
@@ -74,8 +74,9 @@ def check_legible(
             if reason := _reason(node, facts, version):
                 break
     if reason:
+        exported = "" if graph is None else f" (exported for {graph.target!r})"
         raise TargetError(
-            f"{where} (exported for {contract.graph.target!r}) {reason}; export it again "
+            f"{where}{exported} {reason}; export it again "
             f"with: edge-imprint export --target {target}"
         )
 

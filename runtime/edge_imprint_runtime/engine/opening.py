@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening an engine; one that does not fit this machine is refused, or compiled again."""
+"""Which file a model is; opening an engine, which may have to be compiled again first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_imprint_runtime.engine.plan import MAGICS
-from edge_imprint_runtime.errors import EngineFileError, EngineMismatchError
+from edge_imprint_runtime.errors import (
+    EngineFileError,
+    EngineMismatchError,
+    ModelFileError,
+)
 
 if TYPE_CHECKING:
     from edge_imprint_runtime.backends.trt import TrtRunner
+    from edge_imprint_runtime.engine.waiting import Progress
 
-__all__ = ["is_engine", "open_engine"]
+__all__ = ["is_engine", "model_file", "open_engine"]
 
 _SIDECAR_START_BYTES = 64  # its format stands there
 
@@ -33,11 +38,31 @@ def is_engine(file: Path) -> bool:
         return b'"edge-imprint.engine"' in sidecar.read(_SIDECAR_START_BYTES)
 
 
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """Refuse what can be no model: ModelFileError says what is there instead."""
+    file = Path(path)
+    if not os.path.isfile(file):  # unlike Path's, it takes names that no file can have
+        if os.path.isdir(file):
+            raise ModelFileError(f"{file} is a folder; name a model file")
+        raise ModelFileError(f"there is no model file {file}")
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(9)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {file}: {error.strerror}") from error
+    if start[8:] == b"{":  # safetensors: eight bytes of length, then JSON
+        raise ModelFileError(
+            f"{file} is a head, not a model; make one of it with: edge-imprint export"
+        )
+    return file
+
+
 def open_engine(
     file: Path,
     *,
     cuda_graph: bool = False,
     rebuild: bool = False,
+    progress: Progress | None = None,
 ) -> TrtRunner:
     """Open an engine that `compile_engine` wrote.
 
@@ -46,6 +71,7 @@ def open_engine(
         cuda_graph: Launch its kernels as one recorded graph.
         rebuild: Compile it again, with the same options, where it does not fit this GPU,
             this TensorRT or its ONNX file, or is damaged.
+        progress: Told how far that is, as `compile_engine` tells it.
 
     Returns:
         What runs it.
@@ -64,8 +90,8 @@ def open_engine(
     except (EngineFileError, EngineMismatchError):
         if not rebuild:
             raise
-    from edge_imprint_runtime.backends.ort_options import say_notice
+    from edge_imprint_runtime.backends import say_notice
     from edge_imprint_runtime.engine.build import compile_again
 
-    compile_again(file, note=say_notice)  # ten minutes, but not in silence
+    compile_again(file, progress=progress, note=say_notice)  # ten minutes, not in silence
     return TrtRunner(file, cuda_graph=cuda_graph)

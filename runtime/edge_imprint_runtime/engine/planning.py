@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_imprint_runtime.backends.cuda_calls import Cuda
+from edge_imprint_runtime.engine.answers import memory_or
 from edge_imprint_runtime.engine.options import Options
 from edge_imprint_runtime.engine.precision import set_precision
 from edge_imprint_runtime.engine.shapes import Range
@@ -16,11 +17,9 @@ from edge_imprint_runtime.engine.source import Source
 from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT
 from edge_imprint_runtime.engine.timing import TimingCache
 from edge_imprint_runtime.engine.waiting import Progress, Watch
-from edge_imprint_runtime.errors import DeviceMemoryError, EngineBuildError
+from edge_imprint_runtime.errors import EngineBuildError
 
-__all__ = ["Plan", "make_plan", "memory_or"]
-
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "insufficient memory")
+__all__ = ["Plan", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -94,26 +93,6 @@ def make_plan(
         raise memory_or(EngineBuildError, api, log, f"can't build an engine of {source.where}")
     cache.save(config)
     return Plan(bytes(serialized), tuple(sorted(flags)), build_s)
-
-
-def memory_or(
-    kind: type[EngineBuildError], api: TensorRT, log: Log, what: str
-) -> EngineBuildError | DeviceMemoryError:
-    """Make the error of a call that answered None: of memory where TensorRT speaks of it.
-
-    Args:
-        kind: The error otherwise.
-        api: TensorRT.
-        log: What it said.
-        what: What it can't do.
-    """
-    said = log.errors()
-    if any(word in said.lower() for word in _OUT_OF_MEMORY):
-        return DeviceMemoryError(
-            f"TensorRT {api.text} {what}: {said}; free memory of the GPU, or give a smaller "
-            "--batch or --workspace"
-        )
-    return kind(f"TensorRT {api.text} {what}: {said or 'it does not say why'}")
 
 
 def _set_options(api: TensorRT, config: Any, options: Options) -> list[str]:

@@ -10,16 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_imprint_runtime.engine.fits import check_engine_file, check_machine
-from edge_imprint_runtime.engine.plan import header_of
-from edge_imprint_runtime.engine.planning import memory_or
+from edge_imprint_runtime.engine.answers import deserialize, memory_or
+from edge_imprint_runtime.engine.fits import check_machine, read_engine
+from edge_imprint_runtime.engine.plan import plan_version
 from edge_imprint_runtime.engine.sidecar import Sidecar, read_sidecar, sidecar_path
 from edge_imprint_runtime.engine.source import Source, read_source
 from edge_imprint_runtime.engine.store import model_beside, write_engine
-from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT, deserialize, load
+from edge_imprint_runtime.engine.tensorrt_api import Log, TensorRT, load
 from edge_imprint_runtime.errors import (
     EngineBuildError,
-    EngineFileError,
     EngineMismatchError,
     ModelFileError,
 )
@@ -61,17 +60,13 @@ def refit_engine(
     old = read_sidecar(engine)
     for path in (Path(out), sidecar_path(out)):
         check_output(path, force=force, inputs=[model])
-    check_engine_file(engine, old)
+    data = read_engine(engine, old)
     _check_same(engine, old, source)
     api = load("refitting an engine")
     from edge_imprint_runtime.backends.cuda import gpu_facts
 
     check_machine(engine, old, api.version, gpu_facts())
     log = api.log()
-    try:
-        data = Path(engine).read_bytes()
-    except OSError as error:
-        raise EngineFileError(f"cannot read {engine}: {error.strerror}") from error
     runtime, loaded = deserialize(
         api, data, str(engine), log, version_compatible=old.version_compatible
     )
@@ -84,7 +79,7 @@ def refit_engine(
         )
     plan = bytes(serialized)
     del loaded, runtime
-    said = header_of(plan[:64]).tensorrt
+    said = plan_version(plan)
     made = dataclasses.replace(
         old,
         engine_bytes=len(plan),

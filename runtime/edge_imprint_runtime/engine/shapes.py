@@ -25,7 +25,7 @@ _ENTRY = re.compile(rf"([^\s:]+):({_SHAPE}),({_SHAPE}),({_SHAPE})")
 
 def make_profile(
     inputs: Mapping[str, tuple[Declared, str]],
-    contract: Contract,
+    contract: Contract | None,
     *,
     where: str,
     batch: tuple[int, int, int] | None = None,
@@ -35,7 +35,8 @@ def make_profile(
 
     Args:
         inputs: Declared shape and type by name, the images first.
-        contract: The model's; its note ``profile`` says how a teachable model may grow.
+        contract: The model's; its note ``profile`` says how a teachable model may grow. None
+            of a backbone alone.
         where: The model's name, for messages.
         batch: Fewest, usual and most images; None: `DEFAULT_BATCH`, or what the file fixes.
         frame_size: Height and width of a frame, pixels, where the model takes any.
@@ -92,13 +93,12 @@ def _batch(
 
 def _sides(
     images: Declared,
-    contract: Contract,
+    contract: Contract | None,
     frame_size: tuple[int, int] | None,
     where: str,
 ) -> tuple[int, ...]:
     """Return the sides of one image."""
-    frame = None if contract.graph is None else contract.graph.frame
-    if frame is None or not frame.any_size:
+    if not _any_size(images, contract):
         if frame_size is not None:
             raise ParameterError(
                 f"{where} takes images of one size, so that a frame size says nothing; "
@@ -123,10 +123,19 @@ def _sides(
     return (*frame_size, 3)
 
 
-def _noted(contract: Contract, where: str) -> dict[str, Range]:
+def _any_size(images: Declared, contract: Contract | None) -> bool:
+    """Tell whether frames of any size are taken."""
+    if contract is None:  # a backbone alone declares it
+        return images[3:] == (3,) and not any(isinstance(side, int) for side in images[1:3])
+    frame = None if contract.graph is None else contract.graph.frame
+    return frame is not None and frame.any_size
+
+
+def _noted(contract: Contract | None, where: str) -> dict[str, Range]:
     """Read the note ``profile``: ``name:MIN,OPT,MAX``, a blank between inputs."""
     made = dict[str, Range]()
-    for entry in dict(contract.notes).get("profile", "").split():
+    notes = {} if contract is None else dict(contract.notes)
+    for entry in notes.get("profile", "").split():
         match = _ENTRY.fullmatch(entry)
         shapes = [] if match is None else [_sizes(text) for text in match.groups()[1:]]
         if match is None or not _ascending(shapes):

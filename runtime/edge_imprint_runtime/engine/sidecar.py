@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "MAX_SIDECAR_BYTES",
     "VERSION",
     "Sidecar",
+    "compile_command",
     "read_sidecar",
     "sidecar_path",
     "write_sidecar",
@@ -64,7 +66,8 @@ class Sidecar:
         gpu_memory_bytes: Its memory.
         driver: The driver that was there.
         cuda: The version of CUDA that was there.
-        precision: Of the backbone, as the contract has it: ``fp32``, ``fp16`` or ``int8``.
+        precision: Of the backbone, as the contract has it (of a backbone alone: as its graph
+            has it): ``fp32``, ``fp16`` or ``int8``.
         strongly_typed: Whether every type is the graph's own; else builder flags allowed what
             the graph has, and what is float32 in it was held to that.
         builder_flags: Those that were set, by name.
@@ -131,6 +134,20 @@ class Sidecar:
         return rest | {"digest": _digest(rest)}
 
 
+def compile_command(
+    engine: str | os.PathLike[str], model: str | os.PathLike[str] | None = None
+) -> str:
+    """Return the command that makes an engine again, to be pasted.
+
+    Args:
+        engine: The engine's file.
+        model: The ONNX file; None where it is not known.
+    """
+    source = "MODEL" if model is None else shlex.quote(os.fspath(model))
+    out = shlex.quote(os.fspath(engine))
+    return f"edge-imprint compile {source} --out {out} --force"
+
+
 def sidecar_path(engine: str | os.PathLike[str]) -> Path:
     """Return where an engine's sidecar lies: ``ENGINE.json``."""
     return Path(f"{os.fspath(engine)}.json")
@@ -173,7 +190,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     if not os.path.isfile(path):
         raise EngineFileError(
             f"there is no file {path}, without which nothing is known of the engine; copy it "
-            "from where the engine was made, or make both with: edge-imprint compile"
+            f"from where the engine was made, or make both: {compile_command(engine)}"
         )
     try:
         with open(path, "rb") as file:
@@ -184,7 +201,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     except (OSError, ValueError, RecursionError) as error:
         raise EngineFileError(
             f"{path} can't be read as what edge-imprint wrote beside the engine: {error}; "
-            "make both again with: edge-imprint compile --force"
+            f"make both again: {compile_command(engine)}"
         ) from error
 
 

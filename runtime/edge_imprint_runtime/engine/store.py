@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_imprint_runtime.engine.options import Options
-from edge_imprint_runtime.engine.plan import header_of
+from edge_imprint_runtime.engine.plan import plan_version
 from edge_imprint_runtime.engine.planning import Plan
 from edge_imprint_runtime.engine.shapes import Range
 from edge_imprint_runtime.engine.sidecar import Sidecar, write_sidecar
@@ -54,8 +54,7 @@ def make_sidecar(
     Returns:
         What goes beside it.
     """
-    assert source.contract.graph is not None  # read as a model's
-    said = header_of(plan.data[:64]).tensorrt
+    said = plan_version(plan.data)
     version = api.version
     if said is not None and said[: len(version)] == version:
         version = said  # pip's TensorRT leaves its fourth number out, the plan does not
@@ -79,7 +78,7 @@ def make_sidecar(
         gpu_memory_bytes=gpu.memory_bytes,
         driver=gpu.driver,
         cuda=gpu.cuda,
-        precision=source.contract.graph.precision,
+        precision=source.precision,
         strongly_typed=api.types_strongly,
         builder_flags=plan.flags,
         version_compatible=options.version_compatible,

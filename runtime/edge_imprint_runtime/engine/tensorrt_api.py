@@ -16,12 +16,11 @@ from typing import Any
 from edge_imprint_runtime.errors import (
     DeviceError,
     EngineBuildError,
-    EngineFileError,
     MissingPackageError,
     UnsupportedOptionError,
 )
 
-__all__ = ["Log", "TensorRT", "deserialize", "is_jetson", "load"]
+__all__ = ["Log", "TensorRT", "is_jetson", "load"]
 
 _KEPT_LINES = 200
 _JETSON = "/etc/nv_tegra_release"
@@ -327,7 +326,7 @@ class TensorRT:
 def _parser_error(error: Any) -> str:
     """Write one of the parser's errors: what, and at which node."""
     text = " ".join(str(error.desc()).split())[:300]
-    # The node's name and operator are there from 8.6 on, before only its number.
+    # The node's name and operator are there from 10.0 on, before only its number.
     name = getattr(error, "node_name", None)
     kind = getattr(error, "node_operator", None)
     if name is not None and kind is not None:
@@ -415,35 +414,3 @@ def _missing(purpose: str) -> MissingPackageError:
 def is_jetson() -> bool:
     """Tell whether this machine is a Jetson."""
     return os.path.exists(_JETSON)
-
-
-def deserialize(
-    api: TensorRT, plan: bytes, where: str, log: Log, *, version_compatible: bool = False
-) -> tuple[Any, Any]:
-    """Load an engine into the GPU.
-
-    Args:
-        api: TensorRT.
-        plan: The engine file's bytes, which were checked: TensorRT trusts them.
-        where: The file's name, for messages.
-        log: Keeps what TensorRT says; must live as long as the engine.
-        version_compatible: Whether the engine was built so.
-
-    Returns:
-        The runtime, which must live as long, and the engine.
-
-    Raises:
-        EngineFileError: TensorRT does not take it; the message holds what it said.
-        DeviceError: There is no GPU that it can use.
-    """
-    runtime = api.runtime(log)
-    if version_compatible:
-        api.allow_newer_engines(runtime)
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        said = log.errors() or "it does not say why"
-        raise EngineFileError(
-            f"TensorRT {api.text} can't load {where}: {said}; compile it again with: "
-            "edge-imprint compile --force"
-        )
-    return runtime, engine

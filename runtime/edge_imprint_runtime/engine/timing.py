@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from edge_imprint_runtime.engine.tensorrt_api import TensorRT
 from edge_imprint_runtime.errors import EngineFileError, OutputWriteError
-from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.files import cache_folder, write_atomic
 
 __all__ = ["TimingCache", "timing_cache_path"]
 
@@ -27,10 +26,9 @@ _MAX_BYTES = 2**30
 
 def timing_cache_path(tensorrt: str, gpu_name: str, compute_capability: str) -> Path:
     """Return where timings lie: in the cache folder, one file a TensorRT and GPU."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     gpu = re.sub("[^A-Za-z0-9]+", "-", gpu_name).strip("-")[:60] or "gpu"
     name = f"tensorrt-{tensorrt}-{gpu}-sm{compute_capability.replace('.', '')}.timing"
-    return Path(home) / "edge-imprint" / "timing" / name
+    return cache_folder() / "timing" / name
 
 
 class TimingCache:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 from edge_imprint_runtime.errors import ParameterError
@@ -41,6 +42,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 1_000
 
 _MEMORY_CALLS = 3
+_LAYER_ROUNDS, _LAYER_RUNS = 7, 3
+_LAYERS_S = 60.0  # ONNX Runtime opens a session for each round, and TensorRT in it compiles
 _WARM_UP = (
     "each was called until its times were steady, by a test for a slope and one for a change "
     "of level, for {limit_s:g} s at most (warmed_up is then false); see docs/measuring.md"
@@ -64,9 +67,14 @@ def open_subject(make: Callable[[], Subject], plan: Plan) -> tuple[Subject, Memo
     memory = Memory()
     subject = make()
     memory.opened()
-    images = subject.images(max(plan.batches), plan.frame_size, seed=plan.seed)
-    for _ in range(_MEMORY_CALLS):
-        subject.call(images)
+    try:
+        images = subject.images(max(plan.batches), plan.frame_size, seed=plan.seed)
+        for _ in range(_MEMORY_CALLS):
+            subject.call(images)
+    except BaseException:  # an interrupt, too
+        if subject.runner is not None:
+            subject.runner.close()
+        raise
     memory.peaked()
     return subject, memory
 
@@ -118,7 +126,12 @@ def run_bench(
     commit = commit_here()
     run = Run(subject, tuple(beside), plan, progress)
     trace = run.recorded()
-    layers = _layers(subject, plan) if plan.layers else []
+    # What fails from here on is said, and costs the run nothing.
+    layers = cold = None
+    if plan.layers:
+        layers = run.tried("layers", lambda: _layers(subject, plan))
+    if plan.cold:
+        cold = run.tried("cold_start", lambda: _cold(subject, run, path, backend, cuda_graph))
     verdict = judge(run.series, trace, run.facts)
     findings = sorted((*verdict.findings, *run.findings), key=lambda one: not one.severe)
     verdict = Verdict(not any(one.severe for one in findings), tuple(findings))
@@ -136,10 +149,10 @@ def run_bench(
         "method": _method(plan, trace),
         "series": [_series_json(series, plan.seed) for series in run.series],
         "mlperf": _mlperf(main) if plan.mlperf else None,
-        "cold_start": _cold(subject, run, path, backend, cuda_graph) if plan.cold else None,
+        "cold_start": cold,
         "memory": _memory_json(memory, subject),
         "energy": energy_of(main, trace),
-        "layers": layers,
+        "layers": layers or [],
         "sensors": trace.as_json() if len(trace.times_s) else None,
         "verdict": verdict.as_json(),
     }
@@ -230,18 +243,28 @@ def _cold(
 
 
 def _layers(subject: Subject, plan: Plan) -> list[dict[str, Any]]:
-    """Time the layers of the first batch size."""
+    """Time the layers of the first batch size: of each the median of means of a few runs.
+
+    One run that another program holds up is in one of the means, and not in the median.
+    """
     images = subject.images(plan.batches[0], plan.frame_size, seed=plan.seed)
-    layers = sorted(subject.layers(images), key=lambda layer: -layer.mean_ns)
-    whole_ns = sum(layer.mean_ns for layer in layers)
+    found: dict[tuple[str, str], list[float]] = {}
+    end_s = time.monotonic() + _LAYERS_S
+    for _ in range(_LAYER_ROUNDS):
+        for layer in subject.layers(images, runs=_LAYER_RUNS):
+            found.setdefault((layer.name, layer.kind), []).append(layer.mean_ns)
+        if not found or time.monotonic() > end_s:
+            break
+    taken_ns = {layer: median(means_ns) for layer, means_ns in found.items()}
+    whole_ns = sum(taken_ns.values())
     return [
         {
-            "name": layer.name[:1_000],
-            "kind": layer.kind[:300],
-            "mean_ms": layer.mean_ns / 1e6,
-            "share": layer.mean_ns / whole_ns if whole_ns else None,
+            "name": name[:1_000],
+            "kind": kind[:300],
+            "mean_ms": mean_ns / 1e6,
+            "share": mean_ns / whole_ns if whole_ns else None,
         }
-        for layer in layers
+        for (name, kind), mean_ns in sorted(taken_ns.items(), key=lambda item: -item[1])
     ]
 
 

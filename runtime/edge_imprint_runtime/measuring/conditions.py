@@ -26,10 +26,11 @@ OTHER_LOAD_PEAK_PERCENT = 25.0
 STEAL_PERCENT = 2.0
 STEAL_PEAK_PERCENT = 10.0
 _PEAK_S = 2.0
-# A clock's levels, by the means of eighths of the run: jitter is no change, and 10 % of
-# the clock is up to 10 % of the latency.
+# A clock's levels, by means of eighths of the run, but of 4 s at least, since those of fewer
+# readings are its jitter: 10 % of the clock is up to 10 % of the latency.
 CLOCK_PERCENT = 10.0
-_EIGHTHS = 8
+_PARTS = 8
+_CLOCK_PART_S = 4.0
 # Boards begin to slow down from 80 to 85 (Raspberry Pi), 83 to 90 (desktop GPUs), 95 to 100
 # (Jetson Orin, desktop CPUs); what rises through 85 has not settled.
 TEMPERATURE_C = 85.0
@@ -42,7 +43,12 @@ _NEAR_S = 0.5
 # Sensors repeat a slow reading for a second: so old may be what a clock's first ones tell, of
 # a processor or a GPU that was still at rest, or on one core alone.
 _OLD_S = 1.0
-_CLOCKS = {"gpu_mhz": "GPU", "emc_mhz": "memory", "cpu_mhz_max": "CPU"}
+_CLOCKS = {
+    "gpu_mhz": "GPU",
+    "emc_mhz": "memory",
+    "gpu_memory_mhz": "GPU's memory",
+    "cpu_mhz_max": "CPU",
+}
 
 
 class TraceLike(Protocol):
@@ -198,24 +204,26 @@ def _clocks(
     if "cpu_mhz_max" not in trace.readings:
         names["cpu_mhz"] = names.pop("cpu_mhz_max")
     for name, what in names.items():
-        levels = _levels(trace.readings.get(name), during)
+        levels = _levels(trace, name, during, _CLOCK_PART_S)
         if levels is None or levels.max() <= levels.min() * (1 + CLOCK_PERCENT / 100):
             continue
+        lock = _lock(name, facts, float(np.nanmedian(trace.readings[name][during])))
         yield Finding(
             "clock_change",
             None,
             f"the clock of the {what} moved between {levels.min():,.0f} and "
-            f"{levels.max():,.0f} MHz while it ran; lock it: {_lock(name, facts, levels)}",
+            f"{levels.max():,.0f} MHz while it ran; lock it: {lock}",
             True,
         )
 
 
-def _lock(name: str, facts: Facts, levels: Floats) -> str:
+def _lock(name: str, facts: Facts, usual_mhz: float) -> str:
     if _is_jetson(facts):
         return "sudo jetson_clocks"
     if name.startswith("cpu"):
         return "sudo cpupower frequency-set -g performance"
-    return f"sudo nvidia-smi --lock-gpu-clocks={levels.min():.0f}"
+    which = "memory" if name == "gpu_memory_mhz" else "gpu"
+    return f"sudo nvidia-smi --lock-{which}-clocks={usual_mhz:.0f}"
 
 
 def _throttles(trace: TraceLike, during: npt.NDArray[np.bool_]) -> Iterator[Finding]:
@@ -253,10 +261,10 @@ def _throttles(trace: TraceLike, during: npt.NDArray[np.bool_]) -> Iterator[Find
 
 
 def _temperatures(trace: TraceLike, during: npt.NDArray[np.bool_]) -> Iterator[Finding]:
-    for name, values in trace.readings.items():
+    for name in trace.readings:
         if not name.startswith("temperature_c."):
             continue
-        levels = _levels(values, during)
+        levels = _levels(trace, name, during)
         if levels is None or levels.max() < TEMPERATURE_C:
             continue
         rose = bool(levels[0] < TEMPERATURE_C)
@@ -270,14 +278,23 @@ def _temperatures(trace: TraceLike, during: npt.NDArray[np.bool_]) -> Iterator[F
         )
 
 
-def _levels(values: Floats | None, during: npt.NDArray[np.bool_]) -> Floats | None:
-    """Return the means of eighths of the readings, in their order; None without any."""
+def _levels(
+    trace: TraceLike, name: str, during: npt.NDArray[np.bool_], part_s: float = 0.0
+) -> Floats | None:
+    """Return the means of eighths of the readings, in their order, or of fewer, longer parts.
+
+    None without any, or where they span too short a time for two such parts.
+    """
+    values = trace.readings.get(name)
     if values is None:
         return None
-    seen = values[during & np.isfinite(values)]
-    if not len(seen):
+    kept = during & np.isfinite(values)
+    seen, times_s, parts = values[kept], trace.times_s[kept], _PARTS
+    if len(seen) and part_s:
+        parts = min(_PARTS, int((times_s[-1] - times_s[0]) // part_s))
+    if not len(seen) or parts < 2:
         return None
-    return np.array([part.mean() for part in np.array_split(seen, _EIGHTHS) if len(part)])
+    return np.array([part.mean() for part in np.array_split(seen, parts) if len(part)])
 
 
 # Settings ----------------------------------------------------------------------------------

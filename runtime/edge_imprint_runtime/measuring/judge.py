@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from edge_imprint_runtime.measuring.blocks import BlockBootstrap
 from edge_imprint_runtime.measuring.conditions import TraceLike, machine_findings
 from edge_imprint_runtime.measuring.findings import Finding, Verdict
 from edge_imprint_runtime.measuring.intervals import fewest_samples
-from edge_imprint_runtime.measuring.series import Series
+from edge_imprint_runtime.measuring.series import Series, rate_text
 from edge_imprint_runtime.measuring.shifts import (
     LevelShift,
     find_drift,
@@ -119,15 +120,25 @@ def _too_few(one: Series, moved: bool) -> Iterator[Finding]:
             one.name,
             f"{count:,} samples of {_label(one)} resemble their neighbours and are worth "
             f"{count / design:,.0f} independent ones, too few to bound p{_TAIL_PERCENT:g}; "
-            f"take {design * needed / count:.1f} times as many if it matters",
+            f"take about {_round_up(design * needed):,} if it matters",
             False,
         )
 
 
 def _label(one: Series) -> str:
     at_once = f", {one.concurrency} at once" if one.concurrency > 1 else ""
-    rate = "" if one.offered_per_s is None else f", {one.offered_per_s:.4g} calls/s offered"
+    rate = (
+        ""
+        if one.offered_per_s is None
+        else f", {rate_text(one.offered_per_s)} calls/s offered"
+    )
     return f"{one.name} (batch {one.batch}{at_once}{rate})"
+
+
+def _round_up(count: float) -> int:
+    """Round a number of samples to two digits."""
+    step = int(10 ** max(0, len(str(int(count))) - 2))
+    return math.ceil(count / step) * step
 
 
 def _p(p_value: float) -> str:

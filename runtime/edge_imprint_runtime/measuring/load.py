@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from edge_imprint_runtime.errors import ParameterError
 from edge_imprint_runtime.measuring.limits import (
-    MAX_SAMPLES,
     WARM_UP_S,
     Limit,
     Tell,
@@ -54,6 +53,7 @@ class Offered:
     Attributes:
         series: Latencies from the arrival to the answer; its starts are the arrivals.
         offered_per_s: Calls a second that were to come.
+        drawn_per_s: Calls a second that chance made of it.
         arrivals: Calls that came.
         unserved: Calls that were never begun, because so many waited before them.
         backlog_mean: Calls that a call found waiting when it came, on average.
@@ -64,6 +64,7 @@ class Offered:
 
     series: Series
     offered_per_s: float
+    drawn_per_s: float
     arrivals: int
     unserved: int
     backlog_mean: float
@@ -85,7 +86,7 @@ def poisson_arrivals(
 
     Args:
         rate_per_s: Calls a second, on average.
-        limit: How many, or for how long.
+        limit: How many, or for how long, but no more than that many.
         seed: Of the generator (PCG64): the same seed, the same arrivals.
 
     Returns:
@@ -93,7 +94,7 @@ def poisson_arrivals(
         At least one.
 
     Raises:
-        ParameterError: The rate is out of range, or gives more arrivals than a series takes.
+        ParameterError: The rate is out of range.
     """
     if not 0 < rate_per_s <= MAX_RATE_PER_S:
         raise ParameterError(
@@ -104,12 +105,8 @@ def poisson_arrivals(
         gaps = rng.exponential(1e9 / rate_per_s, limit.samples)
         return np.cumsum(gaps).astype(np.int64)
     wanted = rate_per_s * limit.duration_s
-    if wanted > MAX_SAMPLES:
-        raise ParameterError(
-            f"{rate_per_s:g} a second for {limit.duration_s:g} s are more than {MAX_SAMPLES} "
-            "arrivals; give a lower rate or a shorter duration"
-        )
-    room = int(wanted + 10 * wanted**0.5) + 10  # ten standard deviations above the mean
+    # Ten standard deviations above the mean; a report takes no more than the limit.
+    room = min(int(wanted + 10 * wanted**0.5) + 10, limit.samples)
     times = np.cumsum(rng.exponential(1e9 / rate_per_s, room))
     inside = int(np.searchsorted(times, limit.duration_s * 1e9))
     return times[: max(1, inside)].astype(np.int64)
@@ -125,6 +122,7 @@ def closed_loop(
     progress: Tell | None = None,
     began_ns: int | None = None,
     warm_up_s: float = WARM_UP_S,
+    most: int | None = None,
 ) -> Series:
     """Let several threads call at once, each the next as soon as its own is answered.
 
@@ -137,6 +135,7 @@ def closed_loop(
         progress: Told (done, total) now and then: samples, or milliseconds.
         began_ns: What the starts are counted from, on `time.perf_counter_ns`.
         warm_up_s: Seconds at most until they are steady.
+        most: Samples of a series at most; None: 2,000,000.
 
     Returns:
         The samples of all threads in the order in which they began.
@@ -145,7 +144,7 @@ def closed_loop(
         ParameterError: A limit is impossible, or there are no or too many threads.
     """
     _check_callers(calls)
-    limit = Limit.of(iterations, duration_s)
+    limit = Limit.of(iterations, duration_s, most)
     tickets = itertools.count()  # next() of it is atomic
     kept = [(array("q"), array("q")) for _ in calls]
 
@@ -204,6 +203,7 @@ def offered_load(
     progress: Tell | None = None,
     began_ns: int | None = None,
     warm_up_s: float = WARM_UP_S,
+    most: int | None = None,
 ) -> Offered:
     """Let calls come at random times at a rate of their own, and see how long each waits.
 
@@ -223,6 +223,7 @@ def offered_load(
         progress: As in `closed_loop`.
         began_ns: As there.
         warm_up_s: As there.
+        most: As there.
 
     Returns:
         The latencies, and what piled up.
@@ -231,7 +232,7 @@ def offered_load(
         ParameterError: A limit or the rate is impossible.
     """
     _check_callers(calls)
-    limit = Limit.of(iterations, duration_s)
+    limit = Limit.of(iterations, duration_s, most)
     arrivals = poisson_arrivals(rate_per_s, limit, seed=seed)
     due_ns, count = arrivals.tolist(), len(arrivals)
     starts, ends = array("q", bytes(8 * count)), array("q", bytes(8 * count))
@@ -286,6 +287,7 @@ def offered_load(
     return Offered(
         series,
         float(rate_per_s),
+        count / max(1, due_ns[-1]) * 1e9,
         count,
         int(count - served.sum()),
         float(waiting.mean()),

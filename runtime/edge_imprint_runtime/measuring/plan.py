@@ -81,6 +81,8 @@ class Plan:
             raise ParameterError(
                 f"batch must be integers from 1 to {MAX_BATCH}, got {self.batches}"
             )
+        if len(set(self.batches)) < len(self.batches):
+            raise ParameterError(f"a batch is measured once, got {self.batches}")
         if not 1 <= self.concurrency <= MAX_CONCURRENCY:
             raise ParameterError(
                 f"concurrency must be an integer from 1 to {MAX_CONCURRENCY}, "

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edge_imprint_runtime.backends import Runner
 from edge_imprint_runtime.contract import Contract
+from edge_imprint_runtime.errors import EdgeImprintError
+from edge_imprint_runtime.files import file_sha256
 
 __all__ = ["commit_here", "engine_facts", "made_with", "model_facts", "provider_facts"]
 
 _TIMEOUT_S = 10.0
 _MAX_STRAYS = 100
+# Of what TensorRT's inspector says.
+_MAX_LAYERS, _MAX_FIELDS, _MAX_FIELD, _MAX_NUMBER = 1_000, 50, 300, 1e18
 # Of a sidecar, what the report has of its own, or what a measurement does not hang on.
 _NOT_OF_ENGINE = {"metadata", "inputs", "outputs", "format", "version"}
 
@@ -55,16 +59,12 @@ def model_facts(path: str | os.PathLike[str], contract: Contract | None) -> dict
         contract: What it says of itself; None where it does not.
     """
     file = Path(path)
-    digest = hashlib.sha256()
-    with open(file, "rb") as data:
-        while block := data.read(1 << 20):
-            digest.update(block)
     graph = contract.graph if contract is not None else None
     backbone = contract.backbone if contract is not None else None
     return {
         "file": os.fsencode(path).decode(errors="backslashreplace"),
         "bytes": file.stat().st_size,
-        "sha256": digest.hexdigest(),
+        "sha256": file_sha256(file),
         "precision": graph.precision if graph else None,
         "input": graph.input if graph else None,
         "backbone": backbone.name if backbone else None,
@@ -76,15 +76,21 @@ def model_facts(path: str | os.PathLike[str], contract: Contract | None) -> dict
 
 
 def engine_facts(runner: Runner) -> dict[str, Any] | None:
-    """Return the report's ``engine``: what the sidecar says; None for what is no engine."""
+    """Return the report's ``engine``: what the sidecar says; None for what is no engine.
+
+    Its ``inspector`` holds the layers as TensorRT's inspector describes them, each a name or
+    a record, 1,000 of them at most; None where it describes none.
+    """
     sidecar = getattr(runner, "sidecar", None)
     if sidecar is None:
         return None
-    return {
+    said = {
         name: _plain(value)
         for name, value in vars(sidecar).items()
         if name not in _NOT_OF_ENGINE
     }
+    inspect = getattr(runner, "inspect", None)
+    return said | {"inspector": inspect and _layers(inspect)}
 
 
 def provider_facts(runner: Runner, backend: str) -> dict[str, Any]:
@@ -105,6 +111,37 @@ def provider_facts(runner: Runner, backend: str) -> dict[str, Any]:
         if placement
         else [],
     }
+
+
+def _layers(inspect: Callable[[], str]) -> list[Any] | None:
+    try:
+        described = json.loads(inspect())
+    except (
+        EdgeImprintError,
+        ValueError,
+    ):  # TensorRT 8 writes JSON that is none for some names
+        return None
+    layers = described.get("Layers") if isinstance(described, dict) else None
+    if not isinstance(layers, list):
+        return None
+    return [_bounded(layer) for layer in layers[:_MAX_LAYERS]]
+
+
+def _bounded(layer: Any) -> str | dict[str, Any]:
+    """Return a layer's name, or its fields, each as short as it may be."""
+    if not isinstance(layer, dict):
+        return str(layer)[:_MAX_FIELD]
+    fields = list(layer.items())[:_MAX_FIELDS]
+    return {str(key)[:_MAX_FIELD]: _field(value) for key, value in fields}
+
+
+def _field(value: Any) -> Any:
+    """Return a number or a short text; what is nested as its JSON."""
+    if isinstance(value, (bool, type(None))):
+        return value
+    if isinstance(value, (int, float)):
+        return value if abs(value) < _MAX_NUMBER else None
+    return (value if isinstance(value, str) else json.dumps(value))[:_MAX_FIELD]
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edge_imprint_runtime.measuring.blocks import nearest_rank
 from edge_imprint_runtime.measuring.intervals import percentile_intervals
 
-__all__ = ["PERCENTS", "Series", "percent_key"]
+__all__ = ["PERCENTS", "Series", "percent_key", "rate_text"]
 
 PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -24,6 +24,11 @@ PERCENTS = (50.0, 90.0, 95.0, 99.0, 99.9)
 def percent_key(percent: float) -> str:
     """Return the name of a percentile in reports: p50, p99, p99_9."""
     return f"p{percent:g}".replace(".", "_")
+
+
+def rate_text(per_s: float) -> str:
+    """Write a rate for people: 20, 0.5, 90.91, 100,000."""
+    return f"{per_s:,.0f}" if per_s >= 1_000 else f"{per_s:.4g}"
 
 
 @dataclass(frozen=True)

@@ -88,13 +88,17 @@ class Subject:
         names, held = list(self.outputs), self.held
         return lambda: runner.run_stages(names, images, held)[1]
 
-    def layers(self, images: Array) -> list[LayerTime]:
+    def layers(self, images: Array, *, runs: int = 20) -> list[LayerTime]:
         """Return the time by layer, the dearest first.
+
+        Args:
+            images: What the runner is given.
+            runs: Each time is the mean of so many.
 
         Raises:
             ParameterError: As in `stages`.
         """
-        return self.in_one_run(len(images), "layers").layers(images, self.held)
+        return self.in_one_run(len(images), "layers").layers(images, self.held, runs=runs)
 
     def in_one_run(self, batch: int, what: str) -> Runner:
         """Return the runner, if it takes a batch in one run.

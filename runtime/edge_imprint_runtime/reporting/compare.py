@@ -12,7 +12,6 @@ import numpy as np
 from edge_imprint_runtime.errors import (
     ParameterError,
     ReportFileError,
-    SlowerError,
     UnstableReportError,
 )
 from edge_imprint_runtime.measuring.difference import Difference
@@ -21,7 +20,7 @@ from edge_imprint_runtime.reporting.schema import Key, Recorded, Report, key_tit
 from edge_imprint_runtime.reporting.tables import Facts, Table, device, method, model, provider
 from edge_imprint_runtime.reporting.words import fact_name, fact_text, figure
 
-__all__ = ["Comparison", "Pair", "Side", "compare_reports", "require_not_slower"]
+__all__ = ["Comparison", "Pair", "Side", "compare_reports", "p_text"]
 
 PERCENTS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 
@@ -77,6 +76,7 @@ class Pair:
         base_ms: Percentiles in ms, by name.
         other_ms: The same of the other side.
         difference: Of the medians, other over base.
+        stable: Whether all runs of both sides judged themselves stable.
     """
 
     key: Key
@@ -85,6 +85,7 @@ class Pair:
     base_ms: dict[str, float]
     other_ms: dict[str, float]
     difference: Difference
+    stable: bool
 
     @property
     def title(self) -> str:
@@ -94,6 +95,12 @@ class Pair:
     @property
     def words(self) -> str:
         """Return the difference as a sentence without its end."""
+        return (
+            self._words if self.stable else f"UNSTABLE, so only as it was seen: {self._words}"
+        )
+
+    @property
+    def _words(self) -> str:
         found = self.difference
         low, high = found.interval
         if not found.significant:
@@ -131,7 +138,7 @@ class Comparison:
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before the figures, as sentences without their end."""
         found = [
-            f"{side.title} is NOT stable: {_why(run)}"
+            f"{_named(side, run)} is NOT stable: {_why(run)}"
             for side in self.sides
             for run in side.runs
             if not run.stable
@@ -139,6 +146,20 @@ class Comparison:
         if self.devices:
             names = (f"{s.title}: {d}" for s, d in zip(self.sides, self.devices, strict=True))
             found.append(f"these are DIFFERENT DEVICES ({'; '.join(names)})")
+        return tuple(found)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What was measured and where, for each side, as sentences without their end."""
+        runs = [side.runs[0] for side in self.sides]
+        found = [
+            f"{side.title}: {run.model_name}, {run.data['provider']['name']} on {device(run)}"
+            for side, run in zip(self.sides, runs, strict=True)
+        ]
+        models = {run.data["model"]["sha256"] for run in runs}
+        if len(models) == 1:
+            which = "both" if len(runs) == 2 else f"all {len(runs)}"
+            found.append(f"{which} ran the same model file (sha256 {models.pop()[:12]}...)")
         return tuple(found)
 
     @property
@@ -190,6 +211,10 @@ class Comparison:
                     "title": side.title,
                     "files": [str(run.path) for run in side.runs],
                     "stable": side.stable,
+                    "model": side.runs[0].model_name,
+                    "model_sha256": side.runs[0].data["model"]["sha256"],
+                    "provider": side.runs[0].data["provider"]["name"],
+                    "device": device(side.runs[0]),
                 }
                 for side in self.sides
             ],
@@ -206,6 +231,7 @@ class Comparison:
                     "interval": list(pair.difference.interval),
                     "p_value": pair.difference.p_value,
                     "significant": pair.difference.significant,
+                    "stable": pair.stable,
                     "words": pair.words,
                 }
                 for pair in self.pairs
@@ -236,9 +262,10 @@ def compare_reports(reports: Sequence[Report], *, force: bool = False) -> Compar
         raise ParameterError(f"a comparison takes two reports or more, got {len(reports)}")
     unstable = [report for report in reports if not report.stable]
     if unstable and not force:
-        reasons = "; ".join(f"{report.path}: {_why(report)}" for report in unstable)
+        named = ", ".join(f"{report.path}{_worst(report)}" for report in unstable)
+        again = "it" if len(unstable) == 1 else "them"
         raise UnstableReportError(
-            f"an unstable run says nothing beside another: {reasons}; measure it again, or "
+            f"an unstable run says nothing beside another: {named}; measure {again} again, or "
             "pass --force (in Python force=True)"
         )
     sides = _sides(reports)
@@ -251,27 +278,6 @@ def compare_reports(reports: Sequence[Report], *, force: bool = False) -> Compar
     )
 
 
-def require_not_slower(comparison: Comparison, share: float) -> None:
-    """Hold that no whole call takes longer than the base's by more than a share.
-
-    Args:
-        comparison: The comparison.
-        share: By how much a median may be longer, such as 0.05.
-
-    Raises:
-        SlowerError: One is longer by more, and that is no chance.
-    """
-    slower = [
-        f"{pair.title}: {pair.words}"
-        for pair in comparison.pairs
-        if pair.key[3] == "whole"
-        and pair.difference.significant
-        and pair.difference.ratio > 1 + share
-    ]
-    if slower:
-        raise SlowerError(f"slower by more than {100 * share:g} %: {'; '.join(slower)}")
-
-
 def p_text(value: float) -> str:
     """Write a p-value."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -281,6 +287,18 @@ def _why(report: Report) -> str:
     severe = [f["text"].rstrip(".") for f in report.data["verdict"]["findings"] if f["severe"]]
     more = f"; and {len(severe) - 3} more" if len(severe) > 3 else ""
     return "; ".join(severe[:3]) + more if severe else "it judged itself unstable"
+
+
+def _worst(report: Report) -> str:
+    """Return the code of the first severe finding, in brackets."""
+    codes = [f["code"] for f in report.data["verdict"]["findings"] if f["severe"]]
+    return f" ({codes[0]})" if codes else ""
+
+
+def _named(side: Side, run: Report) -> str:
+    """Return the side's title, with the run's file where that does not tell it."""
+    told = side.title == run.path.name or str(run.path) in side.title
+    return side.title if told else f"{side.title} ({run.path})"
 
 
 def _sides(reports: Sequence[Report]) -> tuple[Side, ...]:
@@ -338,6 +356,7 @@ def _pairs(sides: Sequence[Side]) -> tuple[Pair, ...]:
                     base.percentiles_ms(key),
                     other.percentiles_ms(key),
                     compare_samples(samples[0], samples[1]),
+                    base.stable and other.stable,
                 )
             )
     order = {key: number for number, key in enumerate(base.keys)}

@@ -6,6 +6,8 @@ The file in ``docs`` is normative and tells what each key means; tests hold the 
 
 from __future__ import annotations
 
+from typing import Any
+
 from edge_imprint_runtime.measuring.limits import MAX_SAMPLES
 from edge_imprint_runtime.measuring.series import PERCENTS, percent_key
 from edge_imprint_runtime.reporting import shape as s
@@ -169,7 +171,7 @@ _VERDICT = s.record(
     }
 )
 
-check_form: s.Shape = s.record(
+_REPORT = s.record(
     {
         "schema": s.choice(SCHEMA),
         "created_unix_s": s.number(0),
@@ -191,3 +193,16 @@ check_form: s.Shape = s.record(
         "verdict": _VERDICT,
     }
 )
+
+
+def check_form(value: Any, where: str) -> None:
+    """Hold that a value has the form of a report.
+
+    Args:
+        value: What JSON gave.
+        where: The place of it within the whole, for the error; "" is the whole.
+
+    Raises:
+        ShapeError: It has not; the place and what is wrong there.
+    """
+    _REPORT(value, where)

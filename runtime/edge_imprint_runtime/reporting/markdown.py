@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from edge_imprint_runtime.reporting import tables
 from edge_imprint_runtime.reporting.compare import Comparison
+from edge_imprint_runtime.reporting.head_cost import head_costs
 from edge_imprint_runtime.reporting.schema import Report
 from edge_imprint_runtime.reporting.tables import Table
 
@@ -33,11 +34,12 @@ def report_markdown(report: Report) -> str:
         "## Latency",
         _table(tables.percentiles(report)),
     ]
-    costs = tables.head_costs(report)
+    costs = head_costs(report)
     if costs:
         lines = "\n".join(f"- batch {cost.batch}: {_escape(cost.text)}" for cost in costs)
         parts += ["## What the head costs", lines]
-    for made in (tables.stages(report), tables.load(report), tables.layers(report)):
+    shown = (tables.stages, tables.load, tables.layers, tables.inspected)
+    for made in (table(report) for table in shown):
         if made is not None:
             parts += [f"## {made.title}", _table(made)]
     for title, facts in (
@@ -68,6 +70,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     parts = [f"# {_escape(', '.join(others))} beside {_escape(base)}"]
     parts += [f"**Note: {_escape(line)}.**" for line in comparison.warnings]
     parts += [
+        "\n".join(f"- {_escape(line)}" for line in comparison.measured),
         "\n".join(f"- {_escape(f'{p.title}: {p.words}')}" for p in comparison.pairs),
         "## Latency",
         _table(comparison.pairs_table()),

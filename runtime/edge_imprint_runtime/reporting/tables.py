@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_imprint_runtime.measuring.difference import compare
+from edge_imprint_runtime.files import size_text
 from edge_imprint_runtime.reporting.form import PERCENT_KEYS
 from edge_imprint_runtime.reporting.schema import Recorded, Report
 from edge_imprint_runtime.reporting.words import (
-    bytes_text,
     count,
     fact_name,
     fact_text,
@@ -24,18 +23,18 @@ from edge_imprint_runtime.reporting.words import (
 
 __all__ = [
     "Facts",
-    "HeadCost",
     "Table",
     "VERDICT",
+    "by_series",
     "cold_start",
     "device",
     "energy",
-    "head_costs",
     "headline",
-    "intervals",
     "layers",
     "load",
+    "inspected",
     "machine",
+    "main_series",
     "memory",
     "method",
     "mlperf",
@@ -53,6 +52,10 @@ VERDICT = "this run is"
 # The parts of a call, in their order; others follow by name.
 _STAGES = ("copy_in", "compute", "copy_out")
 _SHOWN_LAYERS = 15
+
+_INSPECTOR = "inspector"  # of an engine
+_INSPECTED_LAYERS = 200
+_INSPECTED_LENGTH = 120  # characters of a cell
 
 
 @dataclass(frozen=True)
@@ -72,59 +75,25 @@ class Table:
     text_columns: int = 1
 
 
-@dataclass(frozen=True)
-class HeadCost:
-    """What the head adds to its backbone: fused minus backbone only, at the median.
-
-    Attributes:
-        batch: Images a call.
-        bare_ms: The median of the backbone only, milliseconds.
-        ms: Milliseconds a call.
-        bounds_ms: The interval of it.
-        ratio: Fused over backbone only.
-        bounds: The interval of the ratio.
-        shown: Whether it is told apart from nothing.
-    """
-
-    batch: int
-    bare_ms: float
-    ms: float
-    bounds_ms: tuple[float, float]
-    ratio: float
-    bounds: tuple[float, float]
-    shown: bool
-
-    @property
-    def short(self) -> str:
-        """Return the milliseconds with their sign and unit."""
-        return f"{_signed(self.ms)} ms"
-
-    @property
-    def bounds_text(self) -> str:
-        """Return the interval of the milliseconds."""
-        return " to ".join(_signed(side) for side in self.bounds_ms)
-
-    @property
-    def share_text(self) -> str:
-        """Return it as a share of the backbone."""
-        return percent(self.ratio - 1)
-
-    @property
-    def text(self) -> str:
-        """Return it as a sentence without its end."""
-        costs = f"{self.short} ({self.bounds_text}), {self.share_text} of the backbone"
-        return costs if self.shown else f"none shown: {costs}"
-
-
 def headline(report: Report) -> Facts:
-    """Return the figures that stand first: of the first series, and the verdict."""
-    first = report.series[0].summary
+    """Return the figures that stand first: of what the run is about, and the verdict."""
+    main = main_series(report)
+    first = main.summary
     return {
-        f"p50, {report.series[0].title}": ms_text(first["p50_ms"]),
+        f"p50, {main.title}": ms_text(first["p50_ms"]),
         "p99": ms_text(first["p99_ms"]),
         "images a second": figure(first["throughput_images_per_s"]),
         VERDICT: "stable" if report.stable else "NOT stable",
     }
+
+
+def main_series(report: Report) -> Recorded:
+    """Return what the run is about: the first load that was offered, or else its first series.
+
+    Where a load is offered, the calls without one are there to know what a device can do.
+    """
+    offered = (s for s in report.series if s.whole and s.summary["offered_per_s"] is not None)
+    return next(offered, report.series[0])
 
 
 def verdict(report: Report) -> tuple[str, ...]:
@@ -144,22 +113,14 @@ def device(report: Report) -> str:
     return ", ".join(str(part) for part in dict.fromkeys((board, gpu)) if part) or "unknown"
 
 
-def percentiles(report: Report, *, bounds: bool = True) -> Table:
-    """Return latency and throughput of all whole calls.
-
-    Args:
-        report: The report.
-        bounds: Whether the percentiles carry their intervals.
-    """
-    keys = tuple(PERCENT_KEYS) if bounds else ("p50", "p90", "p99")
-    names = tuple(key.replace("_", ".") for key in keys)
+def percentiles(report: Report) -> Table:
+    """Return latency and throughput of all whole calls, a row a series."""
+    names = tuple(key.replace("_", ".") for key in PERCENT_KEYS)
     rows = []
     for series in report.series:
         s = series.summary
         if series.whole:
-            figures = [
-                _with_bounds(s, key) if bounds else figure(s[f"{key}_ms"]) for key in keys
-            ]
+            figures = [_with_bounds(s, key) for key in PERCENT_KEYS]
             rate = figure(s["throughput_images_per_s"])
             rows.append(
                 (series.title, count(s["iterations"]), *figures, figure(s["max_ms"]), rate)
@@ -168,10 +129,25 @@ def percentiles(report: Report, *, bounds: bool = True) -> Table:
     return Table("Percentiles", columns, tuple(rows))
 
 
-def intervals(series: Recorded) -> Facts:
-    """Return the intervals of a series' percentiles in ms, by percentile."""
-    found = series.summary["intervals_ms"]
-    return {key.replace("_", "."): interval(found[key]) for key in PERCENT_KEYS}
+def by_series(series: Sequence[Recorded], *, bounds: bool) -> Table:
+    """Return latency and throughput, a column a series, as a terminal has room for it.
+
+    Args:
+        series: Some series.
+        bounds: Whether the percentiles carry their intervals.
+    """
+    said = [one.summary for one in series]
+    rows = [
+        (
+            key.replace("_", "."),
+            *(_with_bounds(s, key) if bounds else figure(s[f"{key}_ms"]) for s in said),
+        )
+        for key in PERCENT_KEYS
+    ]
+    rows += [(name, *(figure(s[f"{name}_ms"]) for s in said)) for name in ("max", "mean")]
+    rows.append(("images/s", *(figure(s["throughput_images_per_s"]) for s in said)))
+    rows.append(("samples", *(count(s["iterations"]) for s in said)))
+    return Table("Latency in ms", ("", *(one.title for one in series)), tuple(rows))
 
 
 def stages(report: Report) -> Table | None:
@@ -189,10 +165,11 @@ def stages(report: Report) -> Table | None:
         }
         medians = [figure(found[n]["p50_ms"]) if n in found else "-" for n in names]
         whole = found.get("whole")
-        name, batch = call[0], call[1]
         last = "-" if whole is None else figure(whole["p50_ms"])
-        rows.append((f"{name}, batch {batch}", *medians, last))
+        rows.append((f"{call[0]}, batch {call[1]}", *medians, last))
     columns = ("median in ms", *(n.replace("_", " ") for n in names), "whole call")
+    if all(row[-1] == "-" for row in rows):  # callers at once: no call was alone
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table("Stages of a call", columns, tuple(rows))
 
 
@@ -204,32 +181,6 @@ def stage_names(report: Report) -> tuple[str, ...]:
 
 def _call(series: Recorded) -> tuple[str, int, int]:
     return (series.name, series.batch, int(series.summary["concurrency"]))
-
-
-def head_costs(report: Report) -> tuple[HeadCost, ...]:
-    """Return what the head costs, for each batch at which both series were measured."""
-    alone = {s.key[1:]: s for s in report.series if s.name == "backbone only" and s.whole}
-    found = []
-    for fused in report.series:
-        bare = alone.get(fused.key[1:])
-        if fused.name != "fused" or bare is None:
-            continue
-        seen = compare(bare.samples_ns, fused.samples_ns)
-        base_ms = bare.summary["p50_ms"]
-        low, high = ((side - 1) * base_ms for side in seen.interval)
-        ms = fused.summary["p50_ms"] - base_ms
-        found.append(
-            HeadCost(
-                fused.batch,
-                base_ms,
-                ms,
-                (low, high),
-                seen.ratio,
-                seen.interval,
-                seen.significant,
-            )
-        )
-    return tuple(found)
 
 
 def load(report: Report) -> Table | None:
@@ -308,7 +259,7 @@ def cold_start(report: Report) -> Facts:
 
 
 def memory(report: Report) -> Facts:
-    """Return memory in words, what is unknown left out."""
+    """Return memory of the process in words, what is unknown left out."""
     m = report.data["memory"]
     names = {
         "before opening the model": m["rss_before_bytes"],
@@ -316,8 +267,10 @@ def memory(report: Report) -> Facts:
         "at most": m["rss_peak_bytes"],
         "memory of the device": m["device_bytes"],
     }
-    texts = {name: bytes_text(size) for name, size in names.items()}
-    return {name: text for name, text in texts.items() if text is not None}
+    known = {name: size_text(size) for name, size in names.items() if size is not None}
+    if m["rss_peak_bytes"] is not None:
+        known["counted in"] = "callers, sensors and the bench itself, on top of the model"
+    return known
 
 
 def energy(report: Report) -> Facts:
@@ -338,14 +291,55 @@ def model(report: Report) -> Facts:
     """Return facts of the model and its engine."""
     m = report.data["model"]
     known = {
-        "file": f"{m['file']}, {bytes_text(m['bytes'])}",
+        "file": f"{m['file']}, {size_text(m['bytes'])}",
         "sha256": m["sha256"],
         **{k: m[k] for k in ("backbone", "precision", "input", "target", "classes")},
         "slots for proxies": m["slots"],
         "embedding size": m["embedding_size"],
     }
-    engine = report.data["engine"] or {}
-    return _texts(known) | _texts({f"engine: {k}": v for k, v in engine.items()})
+    engine = (report.data["engine"] or {}).items()
+    return _texts(known) | _texts({f"engine: {k}": v for k, v in engine if k != _INSPECTOR})
+
+
+def inspected(report: Report) -> Table | None:
+    """Return the layers of the engine as TensorRT's inspector tells them, the first of them.
+
+    Layers are objects with TensorRT's own keys, or names alone, by how the engine was built;
+    what else stands there is left out. None where there are none.
+    """
+    said = (report.data["engine"] or {}).get(_INSPECTOR)
+    layers = [x for x in said if isinstance(x, dict | str)] if isinstance(said, list) else []
+    if not layers:
+        return None
+    rows = tuple(_inspected(layer) for layer in layers[:_INSPECTED_LAYERS])
+    left = len(layers) - len(rows)
+    title = f"Layers of the engine{f', {count(left)} more left out' if left else ''}"
+    used = [n for n in range(4) if n == 0 or any(row[n] != "-" for row in rows)]
+    columns = [("layer", "kind", "precision", "tactic")[n] for n in used]
+    cells = tuple(tuple(row[n] for n in used) for row in rows)
+    return Table(title, tuple(columns), cells, len(columns))
+
+
+def _inspected(layer: dict[str, Any] | str) -> tuple[str, str, str, str]:
+    """Return name, kind, precision and tactic of a layer, "-" for what is not told."""
+    if isinstance(layer, str):
+        return (_cut(layer), "-", "-", "-")
+    told = {key.lower().replace("_", ""): value for key, value in layer.items()}
+    outputs = told.get("outputs")
+    first = outputs[0] if isinstance(outputs, list) and outputs else None
+    form = first.get("Format/Datatype") if isinstance(first, dict) else None
+    found = (
+        told.get("name"),
+        told.get("layertype") or told.get("kind") or told.get("type"),
+        told.get("precision") or form,
+        told.get("tacticname") or told.get("tactic") or told.get("tacticvalue"),
+    )
+    name, kind, precision, tactic = ("-" if x in (None, "") else _cut(str(x)) for x in found)
+    return name, kind, precision, tactic
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _INSPECTED_LENGTH else f"{text[: _INSPECTED_LENGTH - 3]}..."
 
 
 def provider(report: Report) -> Facts:
@@ -397,7 +391,3 @@ def _texts(values: Mapping[str, Any]) -> Facts:
 def _with_bounds(summary: Mapping[str, Any], key: str) -> str:
     text, bounds = figure(summary[f"{key}_ms"]), summary["intervals_ms"][key]
     return text if bounds is None else f"{text} ({interval(bounds)})"
-
-
-def _signed(value: float) -> str:
-    return "0" if value == 0 else f"{'-' if value < 0 else '+'}{figure(abs(value))}"

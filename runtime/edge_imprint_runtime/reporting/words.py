@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["bytes_text", "count", "figure", "interval", "ms_text", "percent", "when"]
+from edge_imprint_runtime.files import size_text
+
+__all__ = ["count", "figure", "interval", "ms_text", "percent", "when"]
 
 
 def figure(value: float) -> str:
@@ -39,16 +41,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def bytes_text(size: int | None) -> str | None:
-    """Write a size; None stays None."""
-    if size is None:
-        return None
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:.{1 if unit == 2**20 else 2}f} {name}"
-    return f"{size / 1024:.0f} KiB"
-
-
 def when(unix_s: float) -> str:
     """Write a time in UTC."""
     try:
@@ -64,7 +56,7 @@ def fact_text(name: str, value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_bytes") and isinstance(value, int):
-        return bytes_text(value)
+        return size_text(value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):

@@ -31,24 +31,23 @@ __all__ = [
 ]
 
 
-def open_sensors(*, gpu_pci_bus_id: str | None = None, root: Path = Path("/")) -> list[Source]:
+def open_sensors(*, root: Path = Path("/")) -> list[Source]:
     """Open every source that this machine has; the caller closes them.
 
     Args:
-        gpu_pci_bus_id: Which GPU, where there are several, as CUDA names it
-            (``0000:65:00.0``); None: the first that CUDA_VISIBLE_DEVICES leaves.
         root: Where the machine's files lie.
 
     Returns:
-        psutil's source first. On a Jetson then jtop's, elsewhere NVML's where it answers; one
+        psutil's source first. On a Jetson then jtop's, elsewhere NVML's where it answers, of
+        the first GPU that CUDA_VISIBLE_DEVICES leaves; one
         that should be there and can't be opened is a `LostSource` that knows why.
     """
     from edge_imprint_runtime.sensors.host import HostSource
 
-    return [HostSource(root), *_open_gpu(gpu_pci_bus_id, root)]
+    return [HostSource(root), *_open_gpu(root)]
 
 
-def _open_gpu(pci_bus_id: str | None, root: Path) -> list[Source]:
+def _open_gpu(root: Path) -> list[Source]:
     if is_jetson(root):
         from edge_imprint_runtime.sensors.jetson import JtopSource
 
@@ -59,7 +58,7 @@ def _open_gpu(pci_bus_id: str | None, root: Path) -> list[Source]:
     from edge_imprint_runtime.sensors.nvidia import NvmlSource
 
     try:
-        return [NvmlSource(pci_bus_id)]
+        return [NvmlSource()]
     except SensorLostError as error:
         there = any((root / "proc/driver/nvidia/gpus").glob("*"))
         return [LostSource("nvml", str(error))] if there else []

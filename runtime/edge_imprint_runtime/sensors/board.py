@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_imprint_runtime.sensors.source import Facts
 
-__all__ = ["board_facts", "is_jetson"]
+__all__ = ["board_facts", "is_jetson", "power_modes"]
 
 # NVIDIA names the release of the system (L4T) in a file, and JetPack in its documents alone.
 _JETPACKS = {
@@ -84,6 +84,17 @@ def board_facts(root: Path = Path("/")) -> Facts:
     return facts
 
 
+def power_modes(root: Path = Path("/")) -> dict[str, int]:
+    """Return the numbers of a Jetson's power modes by name: they differ by board and JetPack.
+
+    Args:
+        root: Where its files lie.
+    """
+    text = _text(root / "etc/nvpmodel.conf")
+    pairs = re.findall(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", text, re.MULTILINE)
+    return {name: int(number) for number, name in pairs}
+
+
 def _soc(root: Path) -> str | None:
     found = re.findall(r"nvidia,(tegra\d+)", _text(root / "proc/device-tree/compatible"))
     return found[-1] if found else None
@@ -95,12 +106,8 @@ def _power_mode(root: Path) -> Facts:
     if current is None:
         return {}
     mode = int(current[1])
-    for number, name in re.findall(
-        r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>",
-        _text(root / "etc/nvpmodel.conf"),
-        re.MULTILINE,
-    ):
-        if int(number) == mode:
+    for name, number in power_modes(root).items():
+        if number == mode:
             return {"power_mode": name, "power_mode_id": mode}
     return {"power_mode_id": mode}
 

@@ -44,17 +44,13 @@ class NvmlSource:
     ``gpu_throttle_REASON`` where it is slowed down, ``gpu_clock_REASON`` where it is idle or
     was set so.
 
-    Args:
-        pci_bus_id: Which GPU, as CUDA names it; None: the first that CUDA_VISIBLE_DEVICES
-            leaves.
-
     Raises:
         SensorLostError: nvidia-ml-py, the driver or the GPU is not there.
     """
 
     name = "nvml"
 
-    def __init__(self, pci_bus_id: str | None = None) -> None:
+    def __init__(self) -> None:
         try:
             import pynvml
         except ImportError:
@@ -69,7 +65,7 @@ class NvmlSource:
         try:
             pynvml.nvmlInit()
             self._open = True
-            self._gpu = _handle(pynvml, pci_bus_id)
+            self._gpu = _handle(pynvml)
             self._reasons, self._ask_reasons = self._find_reasons()
         except pynvml.NVMLError as error:
             self.close()
@@ -193,9 +189,7 @@ def _codes(nvml: Any, names: tuple[str, ...]) -> set[int]:
     return {getattr(nvml, name) for name in names if hasattr(nvml, name)}
 
 
-def _handle(nvml: Any, pci_bus_id: str | None) -> Any:
-    if pci_bus_id is not None:
-        return nvml.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
+def _handle(nvml: Any) -> Any:
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
     if first.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(first)

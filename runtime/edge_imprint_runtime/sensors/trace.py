@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint_runtime.errors import ReportFileError
-
 __all__ = ["Trace"]
 
 # Which reading says best what the computation draws, best first: the whole board, then the
@@ -35,13 +33,6 @@ class Trace:
     readings: Mapping[str, npt.NDArray[np.float64]]
     lost: Mapping[str, str] = field(default_factory=dict)
     interval_s: float = 0.25
-
-    def window(self, t0_s: float, t1_s: float) -> Trace:
-        """Return the readings taken from ``t0_s`` to ``t1_s``, both included."""
-        first = int(np.searchsorted(self.times_s, t0_s, side="left"))
-        last = int(np.searchsorted(self.times_s, t1_s, side="right"))
-        kept = {name: values[first:last] for name, values in self.readings.items()}
-        return Trace(self.times_s[first:last], kept, dict(self.lost), self.interval_s)
 
     def at(self, name: str, times_s: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Resample one reading: linear between its neighbours in time, NaN outside of them.
@@ -99,29 +90,3 @@ class Trace:
             },
             "lost": dict(self.lost),
         }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Trace:
-        """Read back what `as_json` made.
-
-        Raises:
-            ReportFileError: It is not of that form.
-        """
-        try:
-            times = np.array(data["times_s"], np.float64)
-            readings = {
-                str(name): np.array(values, np.float64)
-                for name, values in data["readings"].items()
-            }
-            lost = {str(name): str(why) for name, why in data["lost"].items()}
-            interval_s = float(data["interval_s"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ReportFileError(
-                f"the sensors' readings are not of the form of a report: {error!r}; "
-                "measure again"
-            ) from error
-        if any(v.shape != times.shape for v in (times.ravel(), *readings.values())):
-            raise ReportFileError(
-                "the sensors' readings differ in number from their times; measure again"
-            )
-        return cls(times, readings, lost, interval_s)

@@ -295,6 +295,38 @@ def test_a_provider_that_starts_and_takes_nothing(
     )
 
 
+@needs_other
+@pytest.mark.usefixtures("asks_other")
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [("FLOAT16", True), ("BOOL", True), ("DOUBLE", True), ("UINT16", True), ("STRING", False)],
+)
+def test_before_1_24_an_input_of_any_type_is_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, told: bool
+) -> None:
+    """Text alone can't be made up: then nobody says which provider has which node."""
+    asking = "get_provider_graph_assignment_info"
+    for owner in onnxruntime.InferenceSession.__mro__:
+        if asking in vars(owner):
+            monkeypatch.delattr(owner, asking)
+    number = getattr(TensorProto, kind)
+    sides = ["N", 4]
+    graph = helper.make_graph(
+        [helper.make_node("Shape", ["x"], ["y"])],
+        "typed",
+        [helper.make_tensor_value_info("x", number, sides)],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [2])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    runner = OrtRunner(path, "cuda")
+    if told:
+        assert runner.placement == Placement(OTHER, {CPU: 1})
+    else:
+        assert runner.placement is None
+
+
 def test_no_retry_on_another_provider(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,13 +18,14 @@ from edge_imprint_runtime.backends import ort as ort_module
 from edge_imprint_runtime.backends import ort_session
 from edge_imprint_runtime.backends.cuda import Cuda, DeviceBuffer
 from edge_imprint_runtime.backends.ort import OrtRunner
-from edge_imprint_runtime.backends.ort_session import run_error
+from edge_imprint_runtime.backends.ort_session import choose_provider, run_error
 from edge_imprint_runtime.errors import (
     DeviceError,
     DeviceMemoryError,
     EdgeImprintError,
     InputError,
     ModelFileError,
+    ProviderError,
 )
 from tests.standins import World
 
@@ -38,6 +39,20 @@ def cpu_as_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ort_session._PROVIDERS, "tensorrt", CPU)
     monkeypatch.setattr(ort_module, "TENSORRT", CPU)
     monkeypatch.setattr(ort_module, "CPU", "none")
+
+
+@pytest.mark.parametrize(
+    ("backend", "provider"),
+    [("cuda", "CUDAExecutionProvider"), ("tensorrt", "TensorrtExecutionProvider")],
+)
+def test_a_provider_that_is_not_in_this_build(backend: str, provider: str) -> None:
+    with pytest.raises(ProviderError) as caught:
+        choose_provider(backend, ["AzureExecutionProvider", CPU])
+    assert str(caught.value) == (
+        f"this ONNX Runtime has no {provider} (it has AzureExecutionProvider, {CPU}); run on "
+        "the CPU, or pip uninstall onnxruntime, then pip install onnxruntime-gpu; "
+        "edge-imprint doctor tells what fits this machine"
+    )
 
 
 # A provider that compiles --------------------------------------------------------------------

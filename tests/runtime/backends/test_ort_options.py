@@ -15,10 +15,10 @@ from onnx import TensorProto, helper
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import BackboneInfo, Head, Preprocess
+from edge_imprint_runtime.backends import say_notice
 from edge_imprint_runtime.backends.ort_options import (
     CUDA,
     TENSORRT,
-    say_notice,
     shape_ranges,
     start_list,
     tensorrt_setup,

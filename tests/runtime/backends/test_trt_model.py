@@ -18,7 +18,14 @@ from edge_imprint_runtime import Head, open_model
 from edge_imprint_runtime.backends.trt import TrtRunner
 from edge_imprint_runtime.contract import Teachable
 from edge_imprint_runtime.engine.build import compile_engine
-from edge_imprint_runtime.errors import ClosedModelError, HeadFileError, ParameterError
+from edge_imprint_runtime.engine.sidecar import sidecar_path
+from edge_imprint_runtime.engine.waiting import FIRST_RUN
+from edge_imprint_runtime.errors import (
+    ClosedModelError,
+    DeviceMemoryError,
+    HeadFileError,
+    ParameterError,
+)
 from edge_imprint_runtime.knowledge import head_beside
 from edge_imprint_runtime.teaching import teach
 from tests.standins import World
@@ -123,3 +130,59 @@ def test_an_engine_of_another_machine_is_built_again(
     with open_model(engine) as model:
         assert model.runner.provider == "TensorRT"
     assert device_of(newest).live == {}
+
+
+def test_a_good_engine_for_which_there_is_no_memory_stays(
+    world: World, make_form: MakeForm
+) -> None:
+    form = make_form("plain")
+    engine = compiled(form)
+    before, sidecar = engine.read_bytes(), sidecar_path(engine).read_bytes()
+    world.memory_bytes = 1_000
+    for rebuild in (False, True):
+        with pytest.raises(DeviceMemoryError) as caught:
+            open_model(engine, rebuild=rebuild)
+        assert str(caught.value) == (
+            f"TensorRT {world.version} can't load {engine}: Requested amount of GPU memory "
+            f"({form.path.stat().st_size} bytes) could not be allocated. There may not be "
+            "enough free memory for allocation to succeed.; free memory of the GPU, or "
+            "compile with a smaller --batch"
+        )
+    assert engine.read_bytes() == before
+    assert sidecar_path(engine).read_bytes() == sidecar
+    assert len(world.called("build_serialized_network")) == 1
+    assert device_of(world).live == {}
+
+
+def test_what_differs_and_may_is_told(
+    newest: World, make_form: MakeForm, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = compiled(make_form("plain"))
+    with open_model(engine):
+        assert caplog.messages == []
+    newest.driver = 13_000
+    with open_model(engine) as model:
+        assert caplog.messages == [
+            (
+                f"{engine} was built with a driver for CUDA 12.6 and CUDA 12.6, here are 13.0 "
+                "and 12.6"
+            )
+        ]
+        assert list(model.runner.notes) == caplog.messages  # type: ignore[attr-defined]
+
+
+def test_a_rebuild_tells_how_far_it_is(
+    newest: World, make_form: MakeForm, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = compiled(make_form("plain"))
+    told: list[tuple[str, int, int]] = []
+
+    def progress(step: str, done: int, total: int) -> None:
+        told.append((step, done, total))
+
+    with open_model(engine, rebuild=True, progress=progress):
+        assert told == []  # it fits
+    newest.gpu_name = "Thor"
+    with open_model(engine, rebuild=True, progress=progress):
+        assert told[-1] == ("compiling", 100, 100)
+    assert caplog.messages == [FIRST_RUN]

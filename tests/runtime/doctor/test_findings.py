@@ -180,6 +180,20 @@ def test_a_cause_is_said_once(machine: Machine) -> None:
     assert list(found(facts)) == ["no-driver"]
 
 
+def test_an_installed_tensorrt_without_a_gpu_is_no_fault(machine: Machine) -> None:
+    tried = {"status": "fails", "stage": "builder", "reason": "error 35", "version": "10.3.0"}
+    assert findings(machine("server", tensorrt=tried)) == [
+        Finding(
+            "no-gpu",
+            "note",
+            "TensorRT 10.3.0 is installed, but this machine has no GPU of NVIDIA's: nothing "
+            "to mend",
+            "",
+            "TensorRT",
+        )
+    ]
+
+
 def test_l4t_tells_jetpack_where_its_release_is_not_known(machine: Machine) -> None:
     for l4t, expected in (("36.9.9", (6,)), ("39.9", (7,)), ("35.1", (5,)), ("32.7", (4,))):
         facts = machine("orin_nano", machine={"l4t": l4t, "jetpack": None})

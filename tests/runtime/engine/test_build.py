@@ -234,8 +234,11 @@ def test_a_model_of_another_target_is_told_where_to_go(
 def test_a_model_that_is_none_of_ours_or_no_model(
     one_world: World, tmp_path: Path, tiny_backbone: bytes
 ) -> None:
+    foreign = onnx.load_from_string(tiny_backbone)
+    foreign.graph.node.add(op_type="Identity", input=["embedding"], output=["other"])
+    foreign.graph.output[0].name = "other"
     with pytest.raises(NoContractError):
-        compile_engine(write(tmp_path, tiny_backbone), tmp_path / "e")
+        compile_engine(write(tmp_path, foreign.SerializeToString()), tmp_path / "e")
     with pytest.raises(ModelFileError):
         compile_engine(write(tmp_path, b"no model"), tmp_path / "e")
     with pytest.raises(ModelFileError, match="there is no such file"):
@@ -289,11 +292,11 @@ def test_a_crash_between_both_files_leaves_what_is_refused(
     monkeypatch.setattr(store, "write_sidecar", crash)
     with pytest.raises(KeyboardInterrupt):
         compile_engine(model, out, batch=(1, 2, 4), force=True)
-    from edge_imprint_runtime.engine.fits import check_engine_file
+    from edge_imprint_runtime.engine.fits import read_engine
 
     assert read_sidecar(out) == old
     with pytest.raises(EngineFileError, match="is not the engine that the file beside it"):
-        check_engine_file(out, old)
+        read_engine(out, old)
 
 
 def test_no_folder_or_no_space(
@@ -353,7 +356,7 @@ def test_a_stale_engine_is_compiled_again_as_it_was(
         compile_again(out)
     assert str(caught.value) == (
         f"{out} is to be compiled again, and its ONNX file {model} is gone; put it back, or "
-        "run: edge-imprint compile MODEL --out ENGINE --force"
+        f"run: edge-imprint compile MODEL --out {out} --force"
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from edge_imprint_runtime.backends.cuda import GpuFacts
 from edge_imprint_runtime.engine import Sidecar, check_fits
+from edge_imprint_runtime.engine.fits import read_engine
 from edge_imprint_runtime.errors import EngineFileError, EngineMismatchError
 
 HERE = GpuFacts("Orin", "8.7", "12.6", "12.6", 8 * 2**30)
 VERSION = (10, 3, 0, 30)
-AGAIN = (
-    "compile it here: edge-imprint compile model.onnx --out ENGINE --force, or open it with "
-    "rebuild (--rebuild)"
-)
+
+
+def again(out: Path) -> str:
+    command = f"edge-imprint compile {out.with_name('model.onnx')} --out {out} --force"
+    return f"compile it here: {command}, or open it with rebuild (--rebuild)"
 
 
 def check(
@@ -71,7 +74,7 @@ def test_another_tensorrt(
     rule = rule if compatible else "an engine runs with the very version that made it"
     assert str(caught.value) == (
         f"{engine[0]} was built by TensorRT {made}, here is {'.'.join(map(str, here))}, and "
-        f"{rule}; {AGAIN}"
+        f"{rule}; {again(engine[0])}"
     )
 
 
@@ -108,7 +111,7 @@ def test_another_gpu(
         check(engine, gpu=gpu, **changed)
     assert str(caught.value) == (
         f"{engine[0]} was built for the GPU {built[0]!r} (compute capability {built[1]}), "
-        f"here is {here[0]!r} ({here[1]}); {AGAIN}"
+        f"here is {here[0]!r} ({here[1]}); {again(engine[0])}"
     )
 
 
@@ -135,7 +138,8 @@ def test_another_driver_or_memory_is_a_note(engine: tuple[Path, Sidecar]) -> Non
 
 def test_another_model(engine: tuple[Path, Sidecar], model: Path, tmp_path: Path) -> None:
     message = (
-        f"{engine[0]} was compiled of another {model} than the one that is there now; {AGAIN}"
+        f"{engine[0]} was compiled of another {model} than the one that is there now; "
+        f"{again(engine[0])}"
     )
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
@@ -155,27 +159,45 @@ def test_another_model(engine: tuple[Path, Sidecar], model: Path, tmp_path: Path
         check(engine, model=other)
 
 
+def test_what_is_pasted_is_one_command(engine: tuple[Path, Sidecar]) -> None:
+    out, made = engine
+    out = out.with_name("my shop.engine")
+    with pytest.raises(EngineMismatchError) as caught:
+        check((out, made), gpu=dataclasses.replace(HERE, name="Thor"), model_file="a b.onnx")
+    command = str(caught.value).partition("compile it here: ")[2].partition(", or open")[0]
+    model = str(out.parent / "a b.onnx")
+    assert shlex.split(command) == [
+        "edge-imprint", "compile", model, "--out", str(out), "--force"
+    ]  # fmt: skip
+
+
+def test_an_engine_is_read_once(engine: tuple[Path, Sidecar]) -> None:
+    out, made = engine
+    assert read_engine(out, made) == out.read_bytes()
+
+
 def test_another_engine(engine: tuple[Path, Sidecar]) -> None:
-    out, _made = engine
+    out, made = engine
     content = out.read_bytes()
     out.write_bytes(content + b"x")
     with pytest.raises(EngineFileError) as caught:
-        check(engine)
+        read_engine(out, made)
     assert str(caught.value) == (
         f"{out} is not the engine that the file beside it describes (it has "
         f"{len(content) + 1:,} bytes instead of {len(content):,}): it is damaged, or one of "
-        f"both was replaced; {AGAIN}"
+        f"both was replaced; {again(out)}"
     )
     out.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(EngineFileError, match=r"describes \(its digest is another\)"):
-        check(engine)
+        read_engine(out, made)
     out.write_bytes(content)
     with pytest.raises(EngineFileError) as caught:
-        check(engine, plan_tensorrt="10.3.0.29")
+        read_engine(out, dataclasses.replace(made, plan_tensorrt="10.3.0.29"))
     assert str(caught.value) == (
         f"{out} says of itself that TensorRT 10.3.0.30 made it, the file beside it 10.3.0.29; "
-        f"{AGAIN}"
+        f"{again(out)}"
     )
     out.unlink()
-    with pytest.raises(EngineFileError, match="there is no engine file"):
-        check(engine)
+    with pytest.raises(EngineFileError) as caught:
+        read_engine(out, made)
+    assert str(caught.value) == f"there is no engine file {out}"

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from edge_imprint_runtime.engine import Sidecar, read_sidecar, sidecar_path
 from edge_imprint_runtime.engine import sidecar as module
-from edge_imprint_runtime.engine.fits import check_engine_file
+from edge_imprint_runtime.engine.fits import read_engine
 from edge_imprint_runtime.engine.sidecar import FORMAT, write_sidecar
 from edge_imprint_runtime.errors import EngineFileError
 
 SHA = st.text("0123456789abcdef", min_size=64, max_size=64)
-COUNT = st.integers(1, 2**63 - 1)
+COUNT, SIDE = st.integers(1, 2**63 - 1), st.integers(1, 2**62)
 NAME = st.text(
     st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20
 )
@@ -52,7 +52,7 @@ def sidecars(draw: st.DrawFn) -> Sidecar:
         inputs=inputs,
         outputs=draw(st.dictionaries(NAME, VALUE, max_size=3)),
         profile={
-            name: growing(tuple(draw(COUNT) for _ in shape))  # type: ignore[misc]
+            name: growing(tuple(draw(SIDE) for _ in shape))  # type: ignore[misc]
             for name, (shape, _) in inputs.items()
         },
         tensorrt=draw(VERSION),
@@ -114,7 +114,7 @@ def test_a_flipped_bit_or_a_lost_end_is_found(
     (folder / name).write_bytes(content)
     try:
         found = read_sidecar(folder / "e")
-        check_engine_file(folder / "e", found)
+        assert read_engine(folder / "e", found) == made["e"]
     except EngineFileError as error:
         assert "\n" not in str(error)
     else:  # only what is between JSON's values may be another
@@ -181,7 +181,8 @@ def refuse(out: Path, text: str, reason: str) -> None:
     message = str(caught.value)
     start = f"{sidecar_path(out)} can't be read as what edge-imprint wrote beside the engine: "
     assert message.startswith(start + reason)
-    assert message.endswith("; make both again with: edge-imprint compile --force")
+    command = f"edge-imprint compile MODEL --out {out} --force"
+    assert message.endswith(f"; make both again: {command}")
 
 
 def test_what_json_alone_would_take_is_refused(engine: tuple[Path, Sidecar]) -> None:
@@ -216,5 +217,6 @@ def test_no_sidecar(engine: tuple[Path, Sidecar]) -> None:
         read_sidecar(out)
     assert str(caught.value) == (
         f"there is no file {sidecar_path(out)}, without which nothing is known of the engine; "
-        "copy it from where the engine was made, or make both with: edge-imprint compile"
+        "copy it from where the engine was made, or make both: edge-imprint compile MODEL "
+        f"--out {out} --force"
     )

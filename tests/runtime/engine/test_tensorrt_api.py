@@ -98,7 +98,8 @@ def test_a_none_is_an_error_that_says_why(world: World) -> None:
         deserialize(api, b"no engine", "shop.engine", log)
     assert str(caught.value) == (
         f"TensorRT {world.version} can't load shop.engine: Error Code 1: Serialization (Magic "
-        "tag does not match); compile it again with: edge-imprint compile --force"
+        "tag does not match); compile it again: edge-imprint compile MODEL --out shop.engine "
+        "--force"
     )
 
 

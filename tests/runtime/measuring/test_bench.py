@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ import pytest
 from edge_imprint_export import fuse_head
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head, open_model
+from edge_imprint_runtime.backends import LayerTime
 from edge_imprint_runtime.backends.ort import OrtRunner
+from edge_imprint_runtime.errors import ClosedModelError, ParameterError, ProviderError
 from edge_imprint_runtime.headless import headless
 from edge_imprint_runtime.measuring import (
     Plan,
@@ -200,7 +204,15 @@ def test_an_offered_load(measured: Callable[..., dict[str, Any]]) -> None:
     (found,) = [f for f in report["verdict"]["findings"] if f["code"] == "backlog"]
     assert found["series"] == "fused"
     assert not found["severe"]
-    assert found["text"].startswith("fused at 200 calls a second: a call found ")
+    last_s = (report["series"][0]["starts_ns"][-1] - report["series"][0]["starts_ns"][0]) / 1e9
+    words = re.fullmatch(
+        r"fused at 200 calls a second, of which chance made ([0-9.]+): a call found [0-9.e-]+ "
+        r"others waiting on average, [0-9]+ at most; the 2 threads were busy [0-9]+% of the "
+        r"time",
+        found["text"],
+    )
+    assert words is not None, found["text"]
+    assert float(words[1]) == pytest.approx(39 / last_s, rel=0.2)
 
 
 def test_a_load_as_a_share_of_the_throughput(
@@ -219,7 +231,7 @@ def test_an_overload_makes_the_run_unstable(
     assert report["verdict"]["stable"] is False
     (found,) = [f for f in report["verdict"]["findings"] if f["code"] == "overload"]
     assert found["severe"]
-    assert "calls a second are more than 1 threads answer with fused" in found["text"]
+    assert "calls a second are more than one thread answers with fused: " in found["text"]
 
 
 def test_a_short_single_stream_is_not_valid(measured: Callable[..., dict[str, Any]]) -> None:
@@ -333,6 +345,69 @@ def test_a_series_that_is_full_says_so(
     assert found["text"] == (
         "it ended before 30 s were over, since a series of a report holds at most 50 samples"
     )
+
+
+def test_all_series_share_a_report(
+    measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three batch sizes of two series: a sixth of the samples each."""
+    monkeypatch.setattr(run, "MAX_ALL_SAMPLES", 66)
+    both = {"batches": (1, 2, 3)}
+    report = measured(calls([]), iterations=None, duration_s=30, **both)
+    assert [one["iterations"] for one in report["series"]] == [11] * 6
+    with pytest.raises(ParameterError) as caught:
+        measured(calls([]), iterations=12, **both)
+    assert str(caught.value) == (
+        "iterations must be at most 11 in each of so many series, got 12"
+    )
+
+
+@pytest.mark.parametrize("part", ["cold_start", "layers"])
+def test_a_part_that_fails_costs_itself_alone(
+    measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def fails(*given: object) -> None:
+        raise ProviderError("a fresh process came to no label: killed")
+
+    monkeypatch.setattr(bench, {"cold_start": "_cold", "layers": "_layers"}[part], fails)
+    report = measured(cold=part == "cold_start", layers=part == "layers")
+    assert report[part] == (None if part == "cold_start" else [])
+    assert ran(report) == [("fused", 1, 1, "whole", 12)]
+    found = [f for f in report["verdict"]["findings"] if f["code"] == f"{part}_failed"]
+    assert found == [
+        {
+            "code": f"{part}_failed",
+            "series": "fused",
+            "text": "a fresh process came to no label: killed",
+            "severe": False,
+        }
+    ]
+
+
+def test_one_slow_run_is_not_what_a_layer_takes(
+    measured: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = iter([900.0, 5.0, 3.0, 4.0, 5.0, 900.0, 5.0])
+
+    def layers(self: Subject, images: Array, *, runs: int) -> list[LayerTime]:
+        return [LayerTime("b", "Conv", next(rounds)), LayerTime("a", "Gemm", 15.0)]
+
+    monkeypatch.setattr(Subject, "layers", layers)
+    assert measured(layers=True)["layers"] == [
+        {"name": "a", "kind": "Gemm", "mean_ms": 15e-6, "share": 0.75},
+        {"name": "b", "kind": "Conv", "mean_ms": 5e-6, "share": 0.25},
+    ]
+
+
+def test_what_fails_when_it_is_called_is_closed(tiny: Subject) -> None:
+    def stopped(images: Array) -> None:
+        raise KeyboardInterrupt
+
+    assert tiny.runner is not None
+    with pytest.raises(KeyboardInterrupt):
+        open_subject(lambda: replace(tiny, call=stopped), Plan(**QUICK))
+    with pytest.raises(ClosedModelError):
+        tiny.call(tiny.images(1))
 
 
 def test_an_interrupt_leaves_nothing_running(

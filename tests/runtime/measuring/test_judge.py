@@ -175,9 +175,64 @@ def test_too_few_samples_are_told_and_stand() -> None:
     )
 
 
+def test_samples_that_resemble_each_other_are_worth_fewer() -> None:
+    noise = np.repeat(np.random.default_rng(0).standard_normal(100), 20)
+    assert only(judge([series(np.exp(0.05 * noise))], trace(), FACTS)) == Finding(
+        "too_few_samples",
+        "fused",
+        "2,000 samples of fused (batch 1) resemble their neighbours and are worth 239 "
+        "independent ones, too few to bound p99; take about 3,100 if it matters",
+        False,
+    )
+
+
+@pytest.mark.parametrize("run_s", [2.0, 3.0, 8.0, 20.0, 120.0])
+def test_jitter_is_no_change_of_a_clock(run_s: float) -> None:
+    """A desktop's boost: each second another clock, between 4.2 and 4.95 GHz."""
+    times = np.arange(0, run_s + 0.01, 0.25)
+    starts = np.arange(int(run_s * 100), dtype=np.int64) * EACH_NS
+    quiet = Series("fused", 1, np.full(len(starts), EACH_NS, np.int64), starts)
+    called = 0
+    for seed in range(200):
+        clocks = np.random.default_rng(seed).uniform(4_200, 4_950, int(run_s) + 2)
+        readings = {"cpu_mhz_max": clocks[times.astype(int)]}
+        called += "clock_change" in codes(judge([quiet], Trace(times, readings), FACTS))
+    assert called <= 4
+
+
+def test_a_hot_run_is_told_however_short() -> None:
+    times = np.arange(0, 1.01, 0.25)
+    quiet = Series("fused", 1, np.full(100, EACH_NS), np.arange(100) * EACH_NS)
+    hot = Trace(times, {"temperature_c.tj": np.full(len(times), 90.0)})
+    assert "temperature" in codes(judge([quiet], hot, FACTS))
+
+
 @pytest.mark.parametrize(
     ("readings", "facts", "want"),
     [
+        (
+            # At rest between two batches; it is locked where it mostly was.
+            {"gpu_mhz": np.where((TIMES > 6) & (TIMES < 11), 210.0, 1_900.0)},
+            {},
+            Finding(
+                "clock_change",
+                None,
+                "the clock of the GPU moved between 210 and 1,900 MHz while it ran; lock it: "
+                "sudo nvidia-smi --lock-gpu-clocks=1900",
+                True,
+            ),
+        ),
+        (
+            {"gpu_memory_mhz": np.where(TIMES < 7, 7_000.0, 9_500.0)},
+            {},
+            Finding(
+                "clock_change",
+                None,
+                "the clock of the GPU's memory moved between 7,000 and 9,500 MHz while it "
+                "ran; lock it: sudo nvidia-smi --lock-memory-clocks=9500",
+                True,
+            ),
+        ),
         (
             {"cpu_mhz_max": np.where(TIMES < 10, 3_200.0, 1_900.0)},
             {},

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
 from edge_imprint_runtime.errors import ParameterError
+from edge_imprint_runtime.measuring.limits import check_threads
 from edge_imprint_runtime.measuring.plan import Plan
 
 
@@ -29,12 +31,25 @@ def test_a_plan_and_its_mode(given: dict[str, Any], mode: str) -> None:
     assert plan.mode == mode
 
 
+def test_threads_are_at_most_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3}, raising=False)
+    check_threads(0)
+    check_threads(2)
+    with pytest.raises(ParameterError) as caught:
+        check_threads(1_000)
+    assert str(caught.value) == (
+        "threads must be at most 2, as many cores as this process may use, got 1000: more of "
+        "them fight each other"
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"batches": ()}, "batch must be integers from 1 to 4096, got ()"),
         ({"batches": (1, -1)}, "batch must be integers from 1 to 4096, got (1, -1)"),
         ({"batches": (4_097,)}, "batch must be integers from 1 to 4096, got (4097,)"),
+        ({"batches": (1, 8, 1)}, "a batch is measured once, got (1, 8, 1)"),
         ({"iterations": 0}, "iterations must be an integer >= 1, got 0"),
         ({"duration_s": 1.0}, "give iterations or duration, not both"),
         ({"concurrency": 0}, "concurrency must be an integer from 1 to 256, got 0"),

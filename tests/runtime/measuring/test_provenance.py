@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pytest
 
 from edge_imprint_runtime import open_model
 from edge_imprint_runtime.backends import Placement
+from edge_imprint_runtime.errors import DeviceError
 from edge_imprint_runtime.measuring.provenance import (
     commit_here,
     engine_facts,
@@ -104,9 +106,40 @@ def test_facts_of_an_engine() -> None:
         "tensorrt": "10.3.0.30",
         "profile": {"images": [[1, 3], [2, 3]]},
         "build_s": 12.5,
+        "inspector": None,
     }
     none: Any = SimpleNamespace()
     assert engine_facts(none) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "layers"),
+    [
+        ('{"Layers": ["conv", "%s"], "Bindings": []}' % ("x" * 400), ["conv", "x" * 300]),
+        (
+            '{"Layers": [{"Name": "conv", "Inputs": [{"Name": "a"}], "Groups": 1, "A": NaN}]}',
+            [{"Name": "conv", "Inputs": '[{"Name": "a"}]', "Groups": 1, "A": None}],
+        ),
+        (json.dumps({"Layers": [str(n) for n in range(1_500)]}), [*map(str, range(1_000))]),
+        ('{"Layers": ["a" "b"]}', None),  # TensorRT 8, of some names
+        ('{"Layers": 3}', None),
+        ("[]", None),
+    ],
+)
+def test_what_the_inspector_says(said: str, layers: Any) -> None:
+    runner: Any = SimpleNamespace(sidecar=Sidecar(), inspect=lambda: said)
+    facts = engine_facts(runner)
+    assert facts is not None
+    assert facts["inspector"] == layers
+
+
+def test_an_inspector_that_fails_costs_its_layers_alone() -> None:
+    def fails() -> str:
+        raise DeviceError("no inspector")
+
+    facts = engine_facts(SimpleNamespace(sidecar=Sidecar(), inspect=fails))  # type: ignore[arg-type]
+    assert facts is not None
+    assert (facts["tensorrt"], facts["inspector"]) == ("10.3.0.30", None)
 
 
 def test_facts_of_a_provider() -> None:

@@ -14,13 +14,11 @@ import pytest
 from edge_imprint_runtime.errors import (
     ParameterError,
     ReportFileError,
-    SlowerError,
     UnstableReportError,
 )
 from edge_imprint_runtime.reporting.compare import (
     Comparison,
     compare_reports,
-    require_not_slower,
 )
 from edge_imprint_runtime.reporting.schema import Report
 from tests.report_example import (
@@ -54,7 +52,6 @@ def test_a_run_that_is_faster(save: Save) -> None:
     )
     assert found.facts == ()
     assert found.warnings == ()
-    require_not_slower(found, 0.05)
 
 
 def test_percentiles_are_samples_of_each(save: Save) -> None:
@@ -71,10 +68,6 @@ def test_a_run_that_is_slower(save: Save) -> None:
     low, high = pair.difference.interval
     words = f"b.json takes {pair.difference.ratio:.3f} x as long as a.json"
     assert pair.words == f"{words} ({low:.3f} to {high:.3f})"
-    require_not_slower(found, 0.2)
-    with pytest.raises(SlowerError) as error:
-        require_not_slower(found, 0.05)
-    assert str(error.value) == f"slower by more than 5 %: fused, batch 1: {pair.words}"
 
 
 def test_runs_of_the_same(save: Save) -> None:
@@ -83,24 +76,6 @@ def test_runs_of_the_same(save: Save) -> None:
     low, high = pair.difference.interval
     assert low < 1 < high
     assert pair.words == f"no difference shown (ratio {low:.3f} to {high:.3f})"
-    require_not_slower(found, 0.0)
-
-
-def test_a_difference_by_chance_is_none(save: Save) -> None:
-    # Six samples a side bound no median: whatever the ratio is, it shows nothing.
-    found = held(save, smallest_report(2.0, count=4), smallest_report(4.0, count=4, seed=1))
-    assert found.pairs[0].difference.ratio > 1.5
-    require_not_slower(found, 0.05)
-
-
-def test_a_slower_stage_does_not_fail(save: Save) -> None:
-    whole = example_series("fused", 300, 2.0)
-    fast = example_series("fused", 300, 0.1, stage="copy_in")
-    slow = example_series("fused", 300, 0.3, stage="copy_in", seed=1)
-    base = smallest_report()
-    found = held(save, with_series(base, whole, fast), with_series(base, whole, slow))
-    assert [pair.difference.significant for pair in found.pairs] == [False, True]
-    require_not_slower(found, 0.05)
 
 
 def test_series_without_a_counterpart_are_said(save: Save) -> None:
@@ -171,12 +146,66 @@ def test_an_unstable_run_is_refused(save: Save, tmp_path: Path) -> None:
     with pytest.raises(UnstableReportError) as error:
         held(save, smallest_report(), unstable)
     assert str(error.value) == (
-        f"an unstable run says nothing beside another: {tmp_path / 'b.json'}: {drift}; "
+        f"an unstable run says nothing beside another: {tmp_path / 'b.json'} (drift); "
         "measure it again, or pass --force (in Python force=True)"
     )
     found = held(save, smallest_report(), unstable, force=True)
     assert found.warnings == (f"b.json is NOT stable: {drift}",)
-    assert not found.as_json()["sides"][1]["stable"]
+    said = found.as_json()
+    assert [side["stable"] for side in said["sides"]] == [True, False]
+    (pair,) = found.pairs
+    assert not pair.stable
+    assert not said["series"][0]["stable"]
+    low, high = pair.difference.interval
+    assert pair.words == (
+        "UNSTABLE, so only as it was seen: no difference shown "
+        f"(ratio {low:.3f} to {high:.3f})"
+    )
+
+
+def test_several_unstable_runs_are_refused_in_one_sentence(save: Save, tmp_path: Path) -> None:
+    first, second = smallest_report(stable=False), smallest_report(stable=False)
+    note = dict(DRIFT, code="governor", severe=False)
+    first["verdict"]["findings"] = [note, dict(DRIFT, code="throttle"), dict(DRIFT)]
+    second["verdict"]["findings"] = [note]
+    with pytest.raises(UnstableReportError) as error:
+        held(save, first, smallest_report(), second)
+    assert str(error.value) == (
+        f"an unstable run says nothing beside another: {tmp_path / 'a.json'} (throttle), "
+        f"{tmp_path / 'c.json'}; measure them again, or pass --force (in Python force=True)"
+    )
+
+
+def test_a_warning_names_the_run_that_is_unstable(save: Save, tmp_path: Path) -> None:
+    reports = [
+        smallest_report(label=label, seed=seed, stable=seed != 2)
+        for seed, label in enumerate(("old", "new", "old", "new"))
+    ]
+    found = held(save, *reports, force=True)
+    assert found.warnings == (f"old ({tmp_path / 'c.json'}) is NOT stable: {DRIFT['text']}",)
+
+
+def test_what_was_measured_and_where_is_said(save: Save) -> None:
+    same = held(save, smallest_report(), smallest_report(seed=1, machine=MACHINE))
+    assert same.measured == (
+        "a.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13",
+        "b.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13",
+        "both ran the same model file (sha256 abababababab...)",
+    )
+    other = smallest_report(machine=MACHINE | {"board": "Orin"})
+    other["model"] |= {"file": "/models/shop.engine", "sha256": "cd" * 32}
+    other["provider"]["name"] = "TensorRT"
+    found = held(save, smallest_report(), other)
+    assert found.measured[1:] == ("b.json: shop.engine, TensorRT on Orin",)
+    side = found.as_json()["sides"][1]
+    assert {key: side[key] for key in ("model", "model_sha256", "provider", "device")} == {
+        "model": "shop.engine",
+        "model_sha256": "cd" * 32,
+        "provider": "TensorRT",
+        "device": "Orin",
+    }
+    three = held(save, *(smallest_report(seed=seed) for seed in range(3)))
+    assert three.measured[-1].startswith("all 3 ran the same model file")
 
 
 def test_many_reasons_are_cut_short(save: Save) -> None:

@@ -64,7 +64,13 @@ def test_a_small_report_has_no_empty_part(save: Save) -> None:
 def test_a_comparison(save: Save) -> None:
     one, two = save(smallest_report(), "a.json"), save(smallest_report(1.5, seed=1), "b.json")
     text = comparison_markdown(compare_reports([one, two]))
-    assert text.startswith("# b.json beside a.json\n\n- fused, batch 1: b.json is 1.3")
+    assert text.startswith(
+        "# b.json beside a.json\n\n"
+        "- a.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13\n"
+        "- b.json: shop.onnx, CPUExecutionProvider on AMD EPYC 7B13\n"
+        "- both ran the same model file (sha256 abababababab...)\n\n"
+        "- fused, batch 1: b.json is 1.3"
+    )
     assert len(tables_of(text)) == 1
     assert text.endswith("## What differs\n\nNothing is known to.\n")
     unstable = save(example_report(100, stable=False, commit="1"), "c.json")

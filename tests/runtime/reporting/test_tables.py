@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ Save = Callable[..., Report]
 
 
 def test_the_headline(save: Save) -> None:
-    report = example_report(200)
+    report = smallest_report(count=200)
     fused = report["series"][0]
     assert tables.headline(save(report)) == {
         "p50, fused, batch 1": f"{fused['p50_ms']:.3f} ms",
@@ -32,6 +33,21 @@ def test_the_headline(save: Save) -> None:
         "this run is": "stable",
     }
     assert tables.headline(save(smallest_report(stable=False)))["this run is"] == "NOT stable"
+
+
+def test_under_load_the_headline_is_of_the_load(save: Save) -> None:
+    series = [
+        example_series("fused", 200, 2.0),
+        example_series("fused", 200, 0.3, stage="compute"),
+        example_series("fused", 200, 5.0, offered_per_s=80.0),
+    ]
+    found = save(with_series(smallest_report(), *series))
+    assert tables.main_series(found) is found.series[2]
+    shown = tables.headline(found)
+    name = "p50, fused, batch 1, 80 calls/s offered"
+    assert list(shown) == [name, "p99", "images a second", "this run is"]
+    assert shown[name] == f"{series[2]['p50_ms']:.3f} ms"
+    assert shown["p99"] == f"{series[2]['p99_ms']:.3f} ms"
 
 
 def test_what_makes_it_unstable_stands_first(save: Save) -> None:
@@ -61,35 +77,21 @@ def test_percentiles_carry_their_intervals(save: Save) -> None:
     assert fused["intervals_ms"]["p99_9"] is None
     assert first[6] == f"{fused['p99_9_ms']:.3f}"
     assert len(table.rows) == 6  # stages are no calls
-    assert len(tables.percentiles(save(report), bounds=False).columns) == 7
 
 
-def test_what_the_head_costs(save: Save) -> None:
-    base = smallest_report()
-    found = tables.head_costs(
-        save(
-            with_series(
-                base,
-                example_series("fused", 2_000, 2.2, seed=1),
-                example_series("backbone only", 2_000, 2.0, seed=2),
-                example_series("fused", 500, 2.0, batch=8, seed=3),
-                example_series("backbone only", 500, 2.0, batch=8, seed=4),
-                example_series("fused", 500, 2.0, batch=4),
-            )
-        )
-    )
-    assert [cost.batch for cost in found] == [1, 8]
-    one, eight = found
-    assert one.shown
-    assert one.ms == pytest.approx(0.2, abs=0.02)
-    assert one.bounds_ms[0] < one.ms < one.bounds_ms[1]
-    assert one.text == (
-        f"+{one.ms:.4f} ms (+{one.bounds_ms[0]:.4f} to +{one.bounds_ms[1]:.4f}), "
-        f"{100 * (one.ratio - 1):.1f} % of the backbone"
-    )
-    assert not eight.shown
-    assert eight.text.startswith("none shown: ")
-    assert eight.bounds_ms[0] < 0 < eight.bounds_ms[1]
+def test_a_column_a_series(save: Save) -> None:
+    found = save(example_report(500))
+    one = found.series[0].summary
+    bounded = tables.by_series(found.series[:2], bounds=True)
+    assert bounded.columns == ("", "fused, batch 1", "backbone only, batch 1")
+    assert [row[0] for row in bounded.rows] == [
+        *("p50", "p90", "p95", "p99", "p99.9", "max", "mean", "images/s", "samples"),
+    ]
+    low, high = one["intervals_ms"]["p95"]
+    assert bounded.rows[2][1] == f"{one['p95_ms']:.3f} ({low:.3f} to {high:.3f})"
+    plain = tables.by_series(found.series[:1], bounds=False)
+    assert plain.rows[2] == ("p95", f"{one['p95_ms']:.3f}")
+    assert plain.rows[-1] == ("samples", "500")
 
 
 def test_stages_stand_in_their_order(save: Save) -> None:
@@ -111,6 +113,17 @@ def test_stages_stand_in_their_order(save: Save) -> None:
     assert row[0] == "fused, batch 1"
     assert row[1] == figure(series[3]["p50_ms"])
     assert row[-1] == figure(series[0]["p50_ms"])
+
+
+def test_of_callers_at_once_no_stage_has_a_whole_call(save: Save) -> None:
+    series = [
+        example_series("fused", 100, 2.0, concurrency=2),
+        example_series("fused", 100, 1.6, stage="compute"),
+    ]
+    table = tables.stages(save(with_series(smallest_report(), *series)))
+    assert table is not None
+    assert table.columns == ("median in ms", "compute")
+    assert table.rows == (("fused, batch 1", figure(series[1]["p50_ms"])),)
 
 
 def test_load(save: Save) -> None:
@@ -140,8 +153,9 @@ def test_facts(save: Save) -> None:
         "may be above it (t)": "170",
         "set aside": "169",
         "duration": "4.1 s",
-        "the rules ask for": "24,576 queries and 600 s",
-        "long enough": "NO: 2,000 of 24,576 queries in 4.1 of 600 seconds",
+        "the rules ask for": "64 queries and 600 s",
+        "suggested for a tight estimate": "24,576 queries",
+        "long enough": "NO: it ran for 4.1 s, and 600 s are the least",
     }
     assert tables.cold_start(found) == {
         "what": "from the start of a process to its first label",
@@ -149,9 +163,10 @@ def test_facts(save: Save) -> None:
         "of 5 runs": "398.5 ms to 440.0 ms",
     }
     assert tables.memory(found) == {
-        "before opening the model": "57.2 MiB",
-        "after opening it": "93.5 MiB",
-        "at most": "124.9 MiB",
+        "before opening the model": "60.0 MB",
+        "after opening it": "98.0 MB",
+        "at most": "131.0 MB",
+        "counted in": "callers, sensors and the bench itself, on top of the model",
     }
     assert tables.energy(found) == {
         "an image": "23.10 mJ",
@@ -159,7 +174,7 @@ def test_facts(save: Save) -> None:
         "read off": "power_w.VDD_IN",
         "while": "fused ran",
     }
-    assert tables.machine(found)["memory"] == "7.73 GiB"
+    assert tables.machine(found)["memory"] == "8300.0 MB"
     assert "board" not in tables.machine(found)
     assert tables.method(found)["measured"] == "2026-11-22 11:00 UTC"
     assert tables.provider(found)["nodes"] == "CPUExecutionProvider 27"
@@ -171,7 +186,6 @@ def test_what_was_not_measured_is_not_said(save: Save) -> None:
     made = (tables.mlperf, tables.cold_start, tables.memory, tables.energy)
     assert [facts(found) for facts in made] == [{}] * 4
     assert [made(found) for made in (tables.stages, tables.load, tables.layers)] == [None] * 3
-    assert tables.head_costs(found) == ()
 
 
 def test_an_engine_is_said(save: Save) -> None:
@@ -211,3 +225,46 @@ def test_an_engine_is_said(save: Save) -> None:
 )
 def test_the_device(machine: dict[str, object], name: str, save: Save) -> None:
     assert tables.device(save(smallest_report(machine=MACHINE | machine))) == name
+
+
+def test_the_layers_of_an_engine(save: Save) -> None:
+    engine: dict[str, Any] = {
+        "tensorrt": "10.3.0.30",
+        "gpu_name": "Orin",
+        "compute_capability": "8.7",
+        "driver": None,
+        "cuda": "12.6",
+        "precision": "fp16",
+        "build_s": 431.0,
+    }
+    said = [
+        {"Name": "conv0", "LayerType": "CaskConvolution", "TacticName": "sm80_xmma"},
+        {"name": "scores", "precision": "Half"},
+        {"Outputs": [{"Format/Datatype": "Channel major FP16 format"}]},
+        "x" * 200,
+        7,
+    ]
+    found = save(smallest_report(engine=engine | {"inspector": said}))
+    assert tables.inspected(found) == tables.Table(
+        "Layers of the engine",
+        ("layer", "kind", "precision", "tactic"),
+        (
+            ("conv0", "CaskConvolution", "-", "sm80_xmma"),
+            ("scores", "-", "Half", "-"),
+            ("-", "-", "Channel major FP16 format", "-"),
+            (f"{'x' * 117}...", "-", "-", "-"),
+        ),
+        4,
+    )
+    assert not any("inspector" in name for name in tables.model(found))
+    many = tables.inspected(
+        save(smallest_report(engine=engine | {"inspector": ["a"] * 1_500}))
+    )
+    assert many is not None
+    assert many.title == "Layers of the engine, 1,300 more left out"
+    assert many.columns == ("layer",)
+    assert many.rows == (("a",),) * 200
+    for nothing in (None, [], "text", [1, None]):
+        report = save(smallest_report(engine=engine | {"inspector": nothing}))
+        assert tables.inspected(report) is None
+    assert tables.inspected(save(smallest_report())) is None

@@ -174,17 +174,16 @@ def test_machine_facts_hold_the_gpu_and_leave_nvml_closed(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "visible", "name"),
+    ("visible", "name"),
     [
-        ("", "1", "NVIDIA Standin 1"),
-        ("", "1,0", "NVIDIA Standin 1"),
-        ("", "GPU-standin-1", "NVIDIA Standin 1"),
-        ("", "", "NVIDIA Standin 0"),
-        ("'0000:65:00.0'", "0", "NVIDIA Standin 1"),
+        ("1", "NVIDIA Standin 1"),
+        ("1,0", "NVIDIA Standin 1"),
+        ("GPU-standin-1", "NVIDIA Standin 1"),
+        ("", "NVIDIA Standin 0"),
     ],
 )
-def test_which_gpu(run: Run, arguments: str, visible: str, name: str) -> None:
-    code = f"say(NvmlSource({arguments}).facts()['gpu_name'])"
+def test_which_gpu(run: Run, visible: str, name: str) -> None:
+    code = "say(NvmlSource().facts()['gpu_name'])"
     assert run(code, CUDA_VISIBLE_DEVICES=visible) == name
 
 

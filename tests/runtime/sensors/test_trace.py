@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readings over time: windows, resampling, energy, and the form a report keeps."""
+"""Readings over time: resampling, energy, and the form a report keeps."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_imprint_runtime.errors import ReportFileError
 from edge_imprint_runtime.sensors import Trace
 
 NAN = math.nan
@@ -24,14 +22,6 @@ def trace(times: list[float], **readings: list[float]) -> Trace:
 
 
 STEPS = trace([0.0, 1.0, 2.0, 4.0], w=[10.0, 20.0, NAN, 40.0], none=[NAN] * 4)
-
-
-def test_a_window_holds_both_ends() -> None:
-    found = STEPS.window(1.0, 2.0)
-    assert found.times_s.tolist() == [1.0, 2.0]
-    np.testing.assert_array_equal(found.readings["w"], [20.0, NAN])
-    assert STEPS.window(2.5, 3.0).times_s.tolist() == []
-    assert STEPS.window(-9, 9).times_s.tolist() == STEPS.times_s.tolist()
 
 
 def test_between_readings_is_a_line_and_outside_nothing() -> None:
@@ -114,14 +104,12 @@ def test_json_there_and_back(readings: dict[str, list[float]], lost: dict[str, s
     made = Trace(
         np.array([0.0, 0.25, 0.5]), {k: np.array(v) for k, v in readings.items()}, lost, 0.1
     )
-    text = json.dumps(made.as_json(), allow_nan=False)
-    again = Trace.from_json(json.loads(text))
-    assert again.as_json() == made.as_json()
-    assert again.interval_s == 0.1
-    assert again.lost == lost
+    again = json.loads(json.dumps(made.as_json(), allow_nan=False))
+    assert (again["interval_s"], again["times_s"]) == (0.1, [0.0, 0.25, 0.5])
+    assert again["lost"] == lost
+    assert list(again["readings"]) == list(readings)
     for name, values in readings.items():
-        np.testing.assert_array_equal(again.readings[name], values)
-        assert again.readings[name].dtype == np.float64
+        np.testing.assert_array_equal(np.array(again["readings"][name], np.float64), values)
 
 
 def test_json_has_null_for_what_is_missing() -> None:
@@ -132,59 +120,6 @@ def test_json_has_null_for_what_is_missing() -> None:
         "readings": {"a_s": [1.0, None]},
         "lost": {"nvml": "gone"},
     }
-
-
-GOOD: dict[str, Any] = {
-    "interval_s": 0.25,
-    "times_s": [0.0, 0.25],
-    "readings": {"a_s": [1.0, None]},
-    "lost": {},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"times_s": "soon"}, "ValueError("),
-        ({"times_s": None}, None),
-        ({"readings": [1.0]}, "AttributeError("),
-        ({"readings": {"a_s": [[1.0], [2.0, 3.0]]}}, "ValueError("),
-        ({"interval_s": None}, "TypeError("),
-        ({"lost": 3}, "AttributeError("),
-    ],
-)
-def test_json_of_another_form(change: dict[str, Any], why: str | None) -> None:
-    with pytest.raises(ReportFileError) as caught:
-        Trace.from_json(GOOD | change)
-    message = str(caught.value)
-    if why is None:
-        assert message == (
-            "the sensors' readings differ in number from their times; measure again"
-        )
-    else:
-        assert message.startswith(
-            f"the sensors' readings are not of the form of a report: {why}"
-        )
-        assert message.endswith("; measure again")
-
-
-@pytest.mark.parametrize("key", GOOD)
-def test_json_that_lacks_a_part(key: str) -> None:
-    with pytest.raises(ReportFileError) as caught:
-        Trace.from_json({name: value for name, value in GOOD.items() if name != key})
-    assert str(caught.value) == (
-        f"the sensors' readings are not of the form of a report: KeyError('{key}'); "
-        "measure again"
-    )
-
-
-@pytest.mark.parametrize("readings", [{"a_s": [1.0]}, {"a_s": [1.0, 2.0, 3.0]}])
-def test_json_of_different_lengths(readings: dict[str, list[float]]) -> None:
-    with pytest.raises(ReportFileError) as caught:
-        Trace.from_json(GOOD | {"readings": readings})
-    assert str(caught.value) == (
-        "the sensors' readings differ in number from their times; measure again"
-    )
 
 
 def test_it_is_frozen() -> None:
