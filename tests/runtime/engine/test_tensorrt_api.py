@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_imprint_runtime.engine import tensorrt_api
-from edge_imprint_runtime.engine.tensorrt_api import Log, deserialize, load
+from edge_imprint_runtime.engine.answers import deserialize
+from edge_imprint_runtime.engine.tensorrt_api import Log, load
 from edge_imprint_runtime.errors import (
     DeviceError,
     EngineFileError,
