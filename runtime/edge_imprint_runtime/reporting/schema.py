@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edge_imprint_runtime.errors import OutputWriteError, ReportFileError, ReportVersionError
 from edge_imprint_runtime.files import check_output, write_atomic
 from edge_imprint_runtime.measuring.blocks import nearest_rank
+from edge_imprint_runtime.measuring.series import rate_text
 from edge_imprint_runtime.reporting.form import PERCENT_KEYS, SCHEMA, check_form
 from edge_imprint_runtime.reporting.shape import ShapeError
 
@@ -129,7 +130,7 @@ def key_terms(key: Key) -> tuple[str, ...]:
     _, _, concurrency, stage, offered = key
     terms = [] if concurrency == 1 else [f"{concurrency} callers"]
     if offered is not None:
-        terms.append(f"{offered:g} calls/s offered")
+        terms.append(f"{rate_text(offered)} calls/s offered")
     if stage != "whole":
         terms.append(stage)
     return tuple(terms)
