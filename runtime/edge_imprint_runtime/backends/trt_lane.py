@@ -31,7 +31,7 @@ Array: TypeAlias = npt.NDArray[np.generic]
 _TAKEN = "has been chosen by another IExecutionContext"  # what TensorRT 8 says of a profile
 
 
-class ProfilesTaken(DeviceError):  # noqa: N818 - caught in this package, never shown
+class ProfilesTaken(Exception):  # noqa: N818 - caught in this package, never shown
     """Other contexts use all of the engine's profiles, and TensorRT 8 lets none share."""
 
 
@@ -72,8 +72,7 @@ class Loaded:
     def failed(self, call: str) -> DeviceError:
         """Make the error of a call of TensorRT's that answered False or None."""
         said = self.log.errors(1) or "it does not say why"
-        kind = ProfilesTaken if _TAKEN in said else DeviceError
-        return kind(f"TensorRT's {call} failed: {said}; open the model again")
+        return DeviceError(f"TensorRT's {call} failed: {said}; open the model again")
 
 
 class Lane:
@@ -105,8 +104,10 @@ class Lane:
             self._new_context()
             self._make_buffers()
             self._bind()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, DeviceError) and _TAKEN in str(error):
+                raise ProfilesTaken from error
             raise
 
     @property
@@ -241,7 +242,7 @@ class Lane:
         # What was said of those in use is dealt with, and would be told of the next error.
         lines[:] = [line for line in lines if _TAKEN not in line[1]]
         if taken:
-            raise ProfilesTaken("other contexts use all of the engine's profiles")
+            raise ProfilesTaken
         self._stream.synchronize()
 
     def _make_buffers(self) -> None:
