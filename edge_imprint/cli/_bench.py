@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -278,8 +279,16 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     what is measured here must have the machine to itself.
     """
     on_terminal, shown = sys.stderr.isatty(), [""]
+    pressed: list[int] = []
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def interrupt(number: int, _: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
 
     def tell(step: str, done: int, total: int) -> None:
+        if pressed:  # and the exception was lost in a library's code, as about 1 in 100 is
+            raise KeyboardInterrupt
         if step != shown[0]:
             if shown[0] and on_terminal:
                 click.echo(err=True)
@@ -289,7 +298,13 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         if on_terminal:
             click.echo(f"\r{step} ... {done / max(1, total):4.0%}", nl=False, err=True)
 
-    yield tell
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield tell
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     if shown[0] and on_terminal:
         click.echo(err=True)
 
