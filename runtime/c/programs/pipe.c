@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "source.h"
+
+static const char *name_of(const pipe_source *source)
+{
+    return source->path ? source->path : "stdin";
+}
+
+static source_state failed(const pipe_source *source, const char *what, char *message)
+{
+    snprintf(message, SOURCE_MESSAGE, "cannot %s %.600s: %s", what, name_of(source),
+             strerror(errno));
+    return SOURCE_FAILED;
+}
+
+bool pipe_open(pipe_source *source, const char *path, const frame_form *form,
+               char message[SOURCE_MESSAGE])
+{
+    *source = (pipe_source){.path = path, .file = path ? -1 : STDIN_FILENO};
+    struct stat facts;
+    if (path && mkfifo(path, 0660) && errno != EEXIST)
+        return failed(source, "make the pipe", message), false;
+    if (path && stat(path, &facts))
+        return failed(source, "read", message), false;
+    if (path && !S_ISFIFO(facts.st_mode)) {
+        snprintf(message, SOURCE_MESSAGE,
+                 "%.600s is no named pipe; name one, or a path where one can be made", path);
+        return false;
+    }
+    source->bytes = frame_bytes(form->format, form->width, form->height);
+    source->data = malloc(source->bytes);
+    if (!source->data)
+        snprintf(message, SOURCE_MESSAGE, "there is not enough memory for a frame of %zu bytes",
+                 source->bytes);
+    return source->data != NULL;
+}
+
+/* Read one frame; its bytes that came are fewer where the pipe ends. -1: errno. */
+static ssize_t read_frame(const pipe_source *source)
+{
+    size_t got = 0;
+    while (got < source->bytes) {
+        ssize_t part = read(source->file, source->data + got, source->bytes - got);
+        if (part < 0 && errno == EAGAIN) { /* whoever opened stdin for us did not want to wait */
+            struct pollfd wait = {.fd = source->file, .events = POLLIN};
+            poll(&wait, 1, -1);
+        } else if (part < 0 && errno != EINTR) {
+            return -1;
+        } else if (!part) {
+            break;
+        } else if (part > 0) {
+            got += (size_t)part;
+        }
+    }
+    return (ssize_t)got;
+}
+
+source_state pipe_next(pipe_source *source, const frame_form *form, ei_image *frame,
+                       char message[SOURCE_MESSAGE])
+{
+    while (source->file < 0) { /* waits until someone opens it for writing */
+        source->file = open(source->path, O_RDONLY | O_CLOEXEC);
+        if (source->file < 0 && errno != EINTR)
+            return failed(source, "read", message);
+    }
+    ssize_t got = read_frame(source);
+    if (got == (ssize_t)source->bytes) {
+        *frame = (ei_image){source->data, form->width, form->height, form->format, 0, NULL};
+        source->count++;
+        return SOURCE_FRAME;
+    }
+    if (got < 0)
+        return failed(source, "read", message);
+    if (source->path) { /* the next who writes begins with a whole frame */
+        close(source->file);
+        source->file = -1;
+    }
+    if (!got)
+        return SOURCE_END;
+    snprintf(message, SOURCE_MESSAGE,
+             "%.600s ended within frame %lld: %zd of %zu bytes came; write whole frames of %d x %d "
+             "%s, or say otherwise with --frame and --format",
+             name_of(source), (long long)source->count, got, source->bytes, form->width,
+             form->height, frame_formats[form->format]);
+    return SOURCE_TORN;
+}
+
+void pipe_close(pipe_source *source)
+{
+    if (source->path && source->file >= 0)
+        close(source->file);
+    free(source->data);
+    source->data = NULL;
+}
