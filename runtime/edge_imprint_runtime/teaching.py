@@ -34,6 +34,9 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 
 MAX_SAMPLES = 10_000  # that a head remembers: its file is written anew at each teaching
 _MAX_ITERATIONS = 300  # Lloyd's ends far sooner; rounding might let two states alternate
+# Squared distances that differ by less of themselves tie: two embeddings are as far from their
+# mean, and rounding, which no two processors share, must not choose between what is equal.
+_TIE = 1e-9
 _UNIT = 1e-3  # proxies whose norms are this near to 1 were normalised
 # A new class's threshold: a 20th of its photos may lie below, as in `build --calibrate`.
 _FALSE_ALARM = 0.05
@@ -251,21 +254,27 @@ def _centres(points: Float64, k: int) -> Float64:
     mean: Float64 = points.mean(axis=0)
     if k == 1:
         return mean[np.newaxis]
-    chosen = [int(_squares(points, mean).argmin())]
+    chosen = [int(_nearest(_squares(points, mean)))]
     gap = _squares(points, points[chosen[0]])
     while len(chosen) < k and gap.max() > 0:
-        chosen.append(int(gap.argmax()))
+        chosen.append(int((gap >= gap.max() * (1 - _TIE)).argmax()))
         gap = np.minimum(gap, _squares(points, points[chosen[-1]]))
     centres: Float64 = points[chosen]
     owner = np.full(len(points), -1)
     for _ in range(_MAX_ITERATIONS):
-        nearest = np.stack([_squares(points, centre) for centre in centres]).argmin(axis=0)
+        nearest = _nearest(np.stack([_squares(points, centre) for centre in centres]))
         kept, found = np.unique(nearest, return_inverse=True)
         if len(kept) == len(centres) and np.array_equal(found, owner):
             break
         owner = found
         centres = np.stack([points[owner == c].mean(axis=0) for c in range(len(kept))])
     return centres
+
+
+def _nearest(squares: Float64) -> npt.NDArray[np.intp]:
+    """Return along the first axis where the least is; of what ties the lowest index."""
+    first: npt.NDArray[np.intp] = (squares <= squares.min(axis=0) * (1 + _TIE)).argmax(axis=0)
+    return first
 
 
 def _squares(points: Float64, centre: Float64) -> Float64:

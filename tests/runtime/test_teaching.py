@@ -146,6 +146,19 @@ def test_equal_directions_make_one_proxy(make_head: MakeHead) -> None:
     assert len(taught.samples) == 3
 
 
+def test_two_photos_are_as_far_from_their_mean_and_the_lower_goes_first(
+    make_head: MakeHead,
+) -> None:
+    """Rounding says otherwise, of half of them, and otherwise on another processor."""
+    for seed in range(20):
+        head, given_rows = make_head(3, 2, 64, transform=True), rows(2, 64, seed)
+        made = taught_proxies(teach(head, "new", given_rows), "new")
+        ordered = np.unique(given_rows, axis=0)
+        points = ordered @ head.transform
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        np.testing.assert_allclose(made, points, atol=1e-5)
+
+
 # Nothing is left to chance -----------------------------------------------------------------
 
 
