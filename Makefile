@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench c packages clean
 
 # The demo needs no torch: a minute's installation instead of six gigabytes.
 demo: $(VENV)/.demo
@@ -20,6 +20,17 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run_all.py
+
+# The C runtime: libedge_imprint, ei-classify, ei-teach, ei-bench.
+c:
+	@command -v cmake > /dev/null || \
+	  { echo "cmake is missing; on Debian or Ubuntu: apt install cmake gcc make"; exit 1; }
+	cmake -S runtime/c -B build/c -DCMAKE_INSTALL_PREFIX=/usr
+	cmake --build build/c --parallel
+
+# Debian packages of it, in build/c.
+packages: c
+	cd build/c && cpack
 
 clean:
 	rm -rf $(VENV) demo-out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

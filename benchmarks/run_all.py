@@ -23,6 +23,7 @@ SCRIPTS = (
     "threads",
     "cold_start",
     "minimal_install",
+    "c_runtime",
     "fused_latency",
     "quality",
     "whitening",

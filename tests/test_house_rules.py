@@ -19,14 +19,24 @@ PYTHON = [
     for file in sorted((ROOT / home).rglob("*.py"))
     if "__pycache__" not in file.parts
 ]
+C = [
+    file
+    for home in ("runtime/c", "tests", "benchmarks")
+    for suffix in ("*.c", "*.h")
+    for file in sorted((ROOT / home).rglob(suffix))
+]
 TEXTS = [
     *(file for file in PYTHON if file.relative_to(ROOT).parts[0] != "tests"),
+    *C,
+    *sorted((ROOT / "runtime/c").rglob("CMakeLists.txt")),
+    *sorted((ROOT / "runtime/c").rglob("*.cmake")),
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted(ROOT.glob("*.md")),
     ROOT / "Makefile",
     ROOT / "pyproject.toml",
 ]
 MAX_LINES = 450
+MAX_C_COLUMNS = 100
 
 
 def name_of(file: Path) -> str:
@@ -39,6 +49,14 @@ def test_a_python_file_opens_with_its_licence_and_stays_readable(file: Path) -> 
     assert lines[0] == "# SPDX-License-Identifier: Apache-2.0"
     assert len(lines) <= MAX_LINES
     assert "from __future__ import annotations" in lines
+
+
+@pytest.mark.parametrize("file", C, ids=name_of)
+def test_a_c_file_opens_with_its_licence_and_stays_readable(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert lines[0] == "/* SPDX-License-Identifier: Apache-2.0 */"
+    assert len(lines) <= MAX_LINES
+    assert max(map(len, lines)) <= MAX_C_COLUMNS
 
 
 @pytest.mark.parametrize("file", TEXTS, ids=name_of)
@@ -58,6 +76,8 @@ def test_versions_agree() -> None:
     top = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert top is not None
     assert top[1] == version
+    header = (ROOT / "runtime/c/include/edge_imprint.h").read_text()
+    assert f'#define EI_VERSION_TEXT "{version}"' in header
     project = (ROOT / "pyproject.toml").read_text()
     assert 'dynamic = ["version"]' in project
     assert 'path = "edge_imprint/__init__.py"' in project

@@ -1,6 +1,5 @@
-/* SPDX-License-Identifier: Apache-2.0
- *
- * Stands in for libnvidia-ml.so.1: two GPUs whose values are lines "key value" of the file
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stands in for libnvidia-ml.so.1: two GPUs whose values are lines "key value" of the file
  * that NVML_STANDIN names, read at each call, so that a test changes them in mid-run.
  * "error" is what every call about a GPU returns, "error.KEY" what those about KEY do.
  * With -DOLD_DRIVER it lacks what drivers before 535 and 570 lack.

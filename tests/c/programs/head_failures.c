@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* head_failures HEAD: reads it, lays it out, teaches, forgets, writes; each allocation fails in
+ * turn. Prints how many there were. What is not freed then is the leak checker's to find. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "class_tensors.h"
+#include "head.h"
+#include "teaching.h"
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+int __real_posix_memalign(void **memory, size_t alignment, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes);
+
+static long allocations, failing; /* the one that fails, from 1; 0: none */
+
+static int fails(void)
+{
+    return ++allocations == failing;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return fails() ? NULL : __real_calloc(count, bytes);
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    return fails() ? NULL : __real_realloc(memory, bytes);
+}
+
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes)
+{
+    return fails() ? ENOMEM : __real_posix_memalign(memory, alignment, bytes);
+}
+
+static float rows[4 * 65536];
+
+static ei_status walk(const char *path)
+{
+    eip_head *head = NULL, *taught = NULL, *left = NULL;
+    eip_class_tensors tensors = {0};
+    void *written = NULL;
+    size_t bytes;
+    ei_status status = eip_head_load(path, &head);
+    if (!status)
+        status = eip_class_tensors_make(head, 64, &tensors);
+    if (!status)
+        status = eip_teach(head, "a new class", rows, 4, 3, &taught);
+    if (!status)
+        status = eip_forget(taught, "a new class", &left);
+    if (!status)
+        status = eip_head_write(taught, &written, &bytes);
+    free(written);
+    eip_class_tensors_clear(&tensors);
+    eip_head_free(head);
+    eip_head_free(taught);
+    eip_head_free(left);
+    return status;
+}
+
+int main(int count, char **words)
+{
+    if (count != 2)
+        return 2;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        rows[i] = (float)(i * i % 17) - 7;
+    ei_status status = EI_OUT_OF_MEMORY;
+    for (failing = 1; status == EI_OUT_OF_MEMORY; failing++) {
+        allocations = 0;
+        status = walk(words[1]);
+    }
+    if (status || allocations != failing - 2) {
+        printf("%s after %ld of %ld allocations: %s\n", ei_status_name(status), failing - 1,
+               allocations, ei_last_error());
+        return 1;
+    }
+    printf("%ld\n", allocations);
+    return 0;
+}

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C runtime's own tests once more, under what finds wrong memory, races and leaks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.c.building import ROOT, Builds, run, tool
+from tests.conformance.manifest import VECTORS
+
+HERE = Path(__file__).parent
+SUPPRESSED = HERE / "suppressions"
+# These make builds or measurements of their own, or compare with Python at length.
+NOT_AGAIN = ("build", "packages", "sanitizers", "fuzz", "coverage")
+# These can't be: their programs are linked without the sanitizer, or preload a library.
+CANNOT = (
+    "tests/c/test_examples.py",
+    "tests/c/test_photo.py::test_a_missing_library_is_named",
+)
+FOUND = 99  # the exit status of a sanitizer that found something; no program of ours has it
+
+ADDRESS = {
+    "ASAN_OPTIONS": f"exitcode={FOUND}:allocator_may_return_null=1:"
+    "detect_stack_use_after_return=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "LSAN_OPTIONS": f"suppressions={SUPPRESSED / 'leaks.txt'}:print_suppressions=0",
+}
+THREADS = {
+    "TSAN_OPTIONS": f"exitcode={FOUND}:ignore_noninstrumented_modules=1:"
+    f"suppressions={SUPPRESSED / 'threads.txt'}"
+}
+
+
+@pytest.fixture(scope="session")
+def address(c_builds: Builds) -> Path:
+    """A build with AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer."""
+    return c_builds.get("address", EI_SANITIZE="address,undefined")
+
+
+@pytest.fixture(scope="session")
+def threads(c_builds: Builds) -> Path:
+    """A build with ThreadSanitizer."""
+    return c_builds.get("thread", EI_SANITIZE="thread")
+
+
+def suites(*left_out: str) -> list[Path]:
+    """The test files of the C runtime, but some."""
+    return [
+        file
+        for file in sorted(HERE.glob("test_*.py"))
+        if file.stem.removeprefix("test_") not in (*NOT_AGAIN, *left_out)
+    ]
+
+
+def again(build: Path, of: str, files: list[Path], **environment: str) -> int:
+    """Run tests once more, with another build; return how many passed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += [f"--deselect={name}" for name in CANNOT]
+    environment |= {"EI_C_BUILD": str(build), "EI_C_TESTS_OF": of}
+    done = subprocess.run(
+        [*command, *map(str, files)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1_200,
+    )
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-4_000:]
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert found is not None, done.stdout[-2_000:]
+    print(done.stdout.splitlines()[-1])
+    return int(found[1])
+
+
+def test_memory_over_all_programs_tests(address: Path) -> None:
+    """Every test that runs a C program: no wrong access, no undefined behaviour, no leak."""
+    assert again(address, "programs", suites(), **ADDRESS) > 50
+
+
+def test_memory_over_all_tests_of_the_library(address: Path) -> None:
+    """Every test that calls the shared library out of Python; leaks are Python's own here."""
+    runtime = run(tool("gcc"), "-print-file-name=libasan.so").stdout.strip()
+    options = ADDRESS["ASAN_OPTIONS"] + ":detect_leaks=0"
+    preloaded = ADDRESS | {"ASAN_OPTIONS": options, "LD_PRELOAD": str(Path(runtime).resolve())}
+    assert again(address, "library", suites(), **preloaded) > 50
+
+
+@pytest.mark.parametrize("suite", ["conformance", "concurrency"])
+def test_races(threads: Path, suite: str) -> None:
+    """Threads that predict, teach and save: no race in code of ours."""
+    assert again(threads, "programs", [HERE / f"test_{suite}.py"], **THREADS) > 0
+
+
+def test_valgrind(c_builds: Builds, ort_library: Path, tmp_path: Path) -> None:
+    """The conformance vectors under memcheck, which sees uninitialised numbers too."""
+    # With the unwind tables that a Release goes without: stacks must be right.
+    options = {"CMAKE_C_COMPILER": "gcc", "CMAKE_BUILD_TYPE": "Debug"}
+    build = c_builds.get("gcc-debug", **options)
+    done = run(
+        *(tool("valgrind"), "-q", f"--error-exitcode={FOUND}", "--leak-check=full"),
+        *("--errors-for-leak-kinds=definite,indirect", "--num-callers=40"),
+        f"--suppressions={SUPPRESSED / 'valgrind.txt'}",
+        *(build / "tests/conform", VECTORS, ort_library, tmp_path),
+    )
+    assert ", 0 otherwise than expected" in done.stdout
+    assert done.stderr == ""
+
+
+# Each sanitizer can fail ---------------------------------------------------------------------
+
+WRONG = {
+    "memory": "volatile char *p = malloc(8); return p[8];",
+    "undefined": "volatile int n = INT_MAX; n++; return n != 0;",
+    "leak": "volatile char *p = malloc(8); p = NULL; return p != NULL;",
+    "race": "pthread_t t; pthread_create(&t, 0, add, 0); add(0); return pthread_join(t, 0);",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_found(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "wrong.c"
+    source.write_text(
+        "#include <limits.h>\n#include <pthread.h>\n#include <stdlib.h>\n"
+        "static int sum;\n"
+        "void *add(void *n) { for (int i = 0; i < 100000; i++) sum++; return n; }\n"
+        f"int main(void) {{ {WRONG[kind]} }}\n"
+    )
+    program, which = tmp_path / "wrong", "thread" if kind == "race" else "address,undefined"
+    run(
+        *(tool("gcc"), "-O0", "-g", f"-fsanitize={which}", "-fno-sanitize-recover=all"),
+        *(source, "-o", program, "-lpthread"),
+    )
+    environment = os.environ | ADDRESS | THREADS
+    done = subprocess.run([program], env=environment, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"runtime error" in done.stderr or b"Sanitizer" in done.stderr
