@@ -22,6 +22,7 @@ from edge_imprint_runtime.contract import Frame, Teachable
 from edge_imprint_runtime.knowledge import head_beside
 from tests.c import binding
 from tests.c.binding import CallError, Image, Library, OpenModel, Predictions, images_of
+from tests.c.building import Builds
 
 MakeHead = Callable[..., Head]
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
@@ -93,6 +94,39 @@ def test_null_is_refused_everywhere(ei: Library, file: Path) -> None:
     call.ei_close(None)
     call.ei_free_predictions(None)
     assert model.labels == labels
+
+
+def test_a_closed_model_is_found_out_everywhere(
+    ei: Library, c_builds: Builds, file: Path
+) -> None:
+    """In debug builds: each function that takes a model, and closing it once more."""
+    debug = c_builds.get("debug", EI_DEBUG="ON", CMAKE_BUILD_TYPE="Debug")
+    library = Library(debug / "libedge_imprint.so", ei.ort)
+    model = library.open(file)
+    closed = c.c_void_p(model.handle.value)
+    model.close()
+    call, some, rows = library.c, images_of(PIXELS), np.zeros(64, np.float32)
+    about = binding.Description(size=c.sizeof(binding.Description))
+    found, room = c.c_void_p(), rows.ctypes.data
+    calls = [
+        (call.ei_describe, c.byref(about)),
+        (call.ei_class_name, 0, c.create_string_buffer(9), 9),
+        (call.ei_predict, some, 2, c.byref(found)),
+        (call.ei_embed, some, 2, room, 64),
+        (call.ei_prepare, some, room, 256),
+        (call.ei_teach, b"a", some, 2, 0),
+        (call.ei_teach_embeddings, b"a", room, 2, 0),
+        (call.ei_forget, b"class 0"),
+        (call.ei_save_head, None),
+        (call.ei_load_head, None),
+    ]
+    for function, *given_ in calls:
+        with pytest.raises(CallError) as caught:
+            library.check(function(closed, *given_))
+        assert caught.value.status == "EI_CLOSED_MODEL", given_
+    assert call.ei_class_count(closed) == 0
+    call.ei_close(closed)
+    assert not found.value
 
 
 def test_a_failure_leaves_no_model(ei: Library) -> None:

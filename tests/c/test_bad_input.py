@@ -232,6 +232,17 @@ def to_head(head: Head) -> bytes:
     return head.to_bytes()
 
 
+def loaded_of_another_size(site: Site) -> None:
+    """The model goes on with the classes that it had."""
+    model, other = site.teachable(), site.folder / "other.head"
+    before = model.predict(PIXELS).scores.copy()
+    site.make_head(dim=6).save(other)
+    try:
+        model.load_head(other)
+    finally:
+        np.testing.assert_array_equal(model.predict(PIXELS).scores, before)
+
+
 def zero_embedding(site: Site) -> None:
     site.of_embeddings(teachable=Teachable()).teach_embeddings("new", np.zeros((1, 8)))
 
@@ -373,6 +384,8 @@ CASES: dict[str, dict[str, Callable[[Site], object]]] = {
     },
     "EI_HEAD_VALUE": {"not a number": nan_head},
     "EI_HEAD_MISMATCH": {
+        "embedding size": lambda site: site.beside(to_head(site.make_head(dim=6))),
+        "loaded, embedding size": loaded_of_another_size,
         "rule": lambda site: site.beside(to_head(site.make_head(norm="none"))),
         "classes": lambda site: site.beside(to_head(site.make_head(9))),
         "proxies": lambda site: site.beside(to_head(site.make_head(3, 6))),

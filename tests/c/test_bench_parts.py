@@ -110,6 +110,12 @@ def test_arrivals_end_with_their_duration(ask: Ask) -> None:
     assert len(json.loads(ask("arrivals", 1e6, 50, 1.0, 1))["arrivals"]) == 50
 
 
+def test_arrivals_stay_in_range_however_rare(ask: Ask) -> None:
+    found = json.loads(ask("arrivals", 1e-6, 20_000, 0, 1))["arrivals"]
+    assert found == sorted(found)
+    assert found[-1] == 10**18
+
+
 def test_threads_end_together_when_one_fails(ask: Ask) -> None:
     assert ask("crew", 4, 0).split() == ["EI_OK", "4"]
     assert ask("crew", 4, 1).strip() == "EI_DEVICE 4 thread 3 failed"

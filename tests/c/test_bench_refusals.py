@@ -152,6 +152,36 @@ def test_outputs_are_refused_before_the_work(
     assert read_report(there).data["model"]["file"] == str(tiny_model)
 
 
+@pytest.mark.parametrize("of", ["--head", "--beside"])
+def test_a_head_is_never_replaced(
+    bench: Bench, tiny_model: Path, tmp_path: Path, of: str
+) -> None:
+    other = Path(shutil.copy(tiny_model, tmp_path / "other.onnx"))
+    head = tmp_path / "other.onnx.head"
+    head.write_text("taught for hours")
+    named = head if of == "--head" else other
+    done = bench(tiny_model, of, named, "--out", head, "--force")
+    assert done.returncode == 1
+    assert "it is what this is made from; name another file" in done.stderr
+    assert head.read_text() == "taught for hours"
+
+
+def test_names_that_no_reader_takes_are_refused_before_the_work(
+    bench: Bench, tiny_model: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path
+    for _ in range(3):
+        deep /= "n" * 100
+    deep.mkdir(parents=True)
+    beside = [shutil.copy(tiny_model, folder / "o.onnx") for folder in (tmp_path, deep)]
+    done = bench(tiny_model, "--beside", beside[0], "--beside", beside[1])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a series has a name of 300 characters at most" in done.stderr
+    done = bench(tiny_model, "--label", "\udcff" * 76)  # each is written as four
+    assert done.returncode == 2
+    assert "a label has 1 to 300 characters" in done.stderr
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_report_that_can_not_be_kept_was_shown(
     bench: Bench, tiny_model: Path, tmp_path: Path, as_json: bool
@@ -215,3 +245,19 @@ def test_stdout_that_is_full_is_an_error(bench: Bench, tiny_model: Path) -> None
         )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: stdout can't be written to its end"
+
+
+def test_a_reader_that_left_costs_no_report(
+    bench: Bench, tiny_model: Path, tmp_path: Path
+) -> None:
+    """As of `ei-bench ... | head`: what was measured still goes into the file."""
+    out = tmp_path / "report.json"
+    arguments = ["--iterations", "20", *QUICK, "--out", str(out)]
+    with bench.start(tiny_model, *arguments) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert err.splitlines()[-1] == "error: stdout can't be written to its end"
+    assert read_report(out).data["series"][0]["iterations"] == 20

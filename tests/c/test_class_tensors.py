@@ -85,11 +85,11 @@ def test_a_head_of_more_proxies_than_slots(heads: Heads, make_head: MakeHead) ->
 
 
 def test_slots_beyond_all_memory(heads: Heads, make_head: MakeHead) -> None:
-    """Asked for, not there, and said: nothing is written before."""
+    """Refused, and said: nothing is asked for before."""
     many = Head(np.eye(1024), np.arange(1024), [f"c{i}" for i in range(1024)])
     heads.load(many)
     answer = heads.ask("tensors", 0, 2**31 - 1, "unused")
-    assert answer.status == "EI_OUT_OF_MEMORY"
+    assert answer.status == "EI_HEAD_MISMATCH"
 
 
 # Fitting -----------------------------------------------------------------------------------

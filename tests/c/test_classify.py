@@ -187,6 +187,8 @@ def test_odd_names(
         (("M",), "name photos, or folders of photos"),
         (("M", "-", "--pipe", "x"), "name photos, or -, or --pipe, or --camera"),
         (("M", "a.png", "--camera", "x"), "name photos, or -, or --pipe, or --camera"),
+        (("M", "a.png", "-"), "name photos, or -, or --pipe, or --camera"),
+        (("M", "-", "a.png"), "name photos, or -, or --pipe, or --camera"),
         (
             ("M", "a.png", "--frame", "4x4"),
             "--frame, --format, --frame-colour and --count are",
@@ -305,9 +307,18 @@ def test_a_camera_that_is_none(
 ) -> None:
     model = make_model()
     for device, message in (
-        (tmp_path / "video0", "cannot open it: No such file or directory"),
-        ("/dev/null", "cannot ask what it is: Inappropriate ioctl for device"),
+        (
+            tmp_path / "video0",
+            (
+                "the camera {}: cannot open it: No such file or directory; "
+                "v4l2-ctl --list-devices shows the cameras"
+            ),
+        ),
+        (
+            "/dev/null",
+            "{} is no camera that streams; v4l2-ctl --list-devices shows them",
+        ),
     ):
         done = classify(model, "--camera", device)
         assert done.returncode == 1
-        assert done.stderr == f"error: the camera {device}: {message}\n"
+        assert done.stderr == f"error: {message.format(device)}\n"

@@ -54,6 +54,15 @@ def code_lines(source: str) -> int:
     return sum(bool(line.strip()) for line in bare.splitlines())
 
 
+def test_the_readme_shows_all_examples_as_they_are() -> None:
+    """Whole, but for the licence and what stands above the first of them."""
+    shown = re.findall(r"^```c\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    for name, text in zip(NAMES, shown, strict=True):
+        source = (EXAMPLES / f"{name}.c").read_text()
+        assert source.endswith(text)
+        assert code_lines(text) == code_lines(source)
+
+
 def test_the_page_shows_the_example_as_it_is() -> None:
     page = (ROOT / "docs" / "c.md").read_text()
     shown = re.search(r"<!-- minimal.c -->\n```c\n(.*?)```", page, re.S)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_imprint_runtime.backends.ort import OrtRunner
-from tests.c.building import SOURCE, tool
+from tests.c.building import SOURCE, run, tool
 from tests.c.ort_tools import (
     FROM_NPM,
     FROM_WHEELS,
@@ -18,6 +18,7 @@ from tests.c.ort_tools import (
     debian_header,
     other_release,
 )
+from tests.conformance.manifest import VECTORS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 OUTPUTS = {"scores": (np.float32, (3, 3)), "label": (np.int32, (3,))}
@@ -48,6 +49,13 @@ def test_a_model_runs(release: Path, c_build: Path, tiny_model: Path, tmp_path: 
             np.testing.assert_array_equal(found["label"], wanted[1])
             program.ask("close")
     print(f"ran with onnxruntime {version_of(release)}")
+
+
+def test_it_answers_as_the_vectors_say(release: Path, c_build: Path, tmp_path: Path) -> None:
+    """Models of all forms, through the public functions: not one answer is another."""
+    done = run(c_build / "tests" / "conform", VECTORS, release, tmp_path)
+    assert done.stdout.endswith(" lines, 0 otherwise than expected\n")
+    assert done.stderr == ""
 
 
 def test_a_run_that_fails_says_so(

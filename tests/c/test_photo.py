@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_imprint.photos import expand_photos
+from edge_imprint.photos import SUFFIXES, expand_photos
 from edge_imprint_runtime.errors import (
     BrokenImageError,
     ImageTooLargeError,
@@ -213,10 +213,32 @@ def test_messages_are_pythons(reader: Reader, tmp_path: Path) -> None:
             "(image file is truncated); replace it or take it out"
         ),
     )
-    (tmp_path / "a.gif").write_bytes(b"GIF89a....")
-    answer = reader.read(tmp_path / "a.gif")
+    (tmp_path / "a.jpg").write_bytes(b"no image at all")
+    answer = reader.read(tmp_path / "a.jpg")
     assert isinstance(answer, tuple)
     assert "(no JPEG, PNG or PPM file)" in answer[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("WEBP", "WebP"), ("GIF", "GIF"), ("BMP", "BMP"), ("TIFF", "TIFF"), ("PPM", "PBM")),
+        *(("AVIF", "AVIF"), ("JPEG2000", "JPEG 2000")),
+    ],
+)
+def test_what_only_python_reads_is_named(reader: Reader, kind: str, name: str) -> None:
+    """Not called broken, which it is not."""
+    image = Image.fromarray(picture(3, 8, 8, 3))
+    try:
+        data = saved(image.convert("1") if name == "PBM" else image, kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {name}")
+    ours, theirs = reader.read_bytes(data)
+    assert isinstance(ours, tuple)
+    assert not isinstance(theirs, tuple)
+    assert ours[0] is BrokenImageError
+    told = f"is {name}, and only JPEG, PNG and PPM are read here; convert it"
+    assert ours[1].endswith(told)
 
 
 def mangled(good: Sequence[bytes]) -> st.SearchStrategy[bytes]:
@@ -292,7 +314,10 @@ def test_a_missing_library_is_named(c_build: Path, tmp_path: Path) -> None:
 
 
 def test_photos_of_a_folder(c_build: Path, tmp_path: Path) -> None:
-    for name in ("b/2.PNG", "b/1.jpg", "a.jpeg", "c.txt", "._d.jpg", ".jpg", "e.ppm", "Z.png"):
+    for name in (
+        *("b/2.PNG", "b/1.jpg", "a.jpeg", "c.txt", "._d.jpg", ".jpg", "e.ppm", "Z.png"),
+        *(f"suffixes/x{suffix}" for suffix in SUFFIXES),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
@@ -311,13 +336,10 @@ def test_photos_of_a_folder(c_build: Path, tmp_path: Path) -> None:
     status, names = listed(tmp_path)
     assert status == 0
     assert {Path(name).name for name in names} == {
-        "2.PNG",
-        "1.jpg",
-        "a.jpeg",
-        "e.ppm",
-        "Z.png",
+        *("2.PNG", "1.jpg", "a.jpeg", "e.ppm", "Z.png"),
+        *(f"x{suffix}" for suffix in SUFFIXES),  # those that are refused by name, too
     }
-    assert len(names) == 5
+    assert len(names) == 5 + len(SUFFIXES)
     assert names == sorted(names)
     with pytest.raises(NoImagesError) as refused:
         expand_photos(tmp_path / "empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ CANNOT = (
     "tests/c/test_examples.py",
     "tests/c/test_photo.py::test_a_missing_library_is_named",
 )
+# Whose programs have threads, of ours or of ONNX Runtime's.
+WITH_THREADS = ("allocations", "bench_modes", "bench_parts", "classify", "classify_frames")
+WITH_THREADS += ("concurrency", "conformance", "teach_program")
+# What takes bearable time with each instruction looked at.
+WITH_VALGRIND = ("allocations", "class_tensors", "head_failures", "json", "rules")
 FOUND = 99  # the exit status of a sanitizer that found something; no program of ours has it
 
 ADDRESS = {
@@ -32,8 +38,8 @@ ADDRESS = {
     "LSAN_OPTIONS": f"suppressions={SUPPRESSED / 'leaks.txt'}:print_suppressions=0",
 }
 THREADS = {
-    "TSAN_OPTIONS": f"exitcode={FOUND}:ignore_noninstrumented_modules=1:"
-    f"suppressions={SUPPRESSED / 'threads.txt'}"
+    "TSAN_OPTIONS": f"exitcode={FOUND}:allocator_may_return_null=1:"
+    f"ignore_noninstrumented_modules=1:suppressions={SUPPRESSED / 'threads.txt'}"
 }
 
 
@@ -92,25 +98,52 @@ def test_memory_over_all_tests_of_the_library(address: Path) -> None:
     assert again(address, "library", suites(), **preloaded) > 50
 
 
-@pytest.mark.parametrize("suite", ["conformance", "concurrency"])
-def test_races(threads: Path, suite: str) -> None:
-    """Threads that predict, teach and save: no race in code of ours."""
-    assert again(threads, "programs", [HERE / f"test_{suite}.py"], **THREADS) > 0
+def test_races(threads: Path) -> None:
+    """Threads that predict, teach, save, measure, read frames: no race in code of ours."""
+    files = [HERE / f"test_{suite}.py" for suite in WITH_THREADS]
+    assert again(threads, "programs", files, **THREADS) > 50
 
 
-def test_valgrind(c_builds: Builds, ort_library: Path, tmp_path: Path) -> None:
-    """The conformance vectors under memcheck, which sees uninitialised numbers too."""
-    # With the unwind tables that a Release goes without: stacks must be right.
-    options = {"CMAKE_C_COMPILER": "gcc", "CMAKE_BUILD_TYPE": "Debug"}
-    build = c_builds.get("gcc-debug", **options)
-    done = run(
+@pytest.fixture(scope="session")
+def memcheck() -> list[str]:
+    """Valgrind's command, a program's name to follow."""
+    return [
         *(tool("valgrind"), "-q", f"--error-exitcode={FOUND}", "--leak-check=full"),
         *("--errors-for-leak-kinds=definite,indirect", "--num-callers=40"),
         f"--suppressions={SUPPRESSED / 'valgrind.txt'}",
-        *(build / "tests/conform", VECTORS, ort_library, tmp_path),
-    )
+    ]
+
+
+@pytest.fixture(scope="session")
+def unwinding(c_builds: Builds) -> Path:
+    """A build with the unwind tables that a Release goes without: stacks must be right."""
+    options = {"CMAKE_C_COMPILER": "gcc", "CMAKE_BUILD_TYPE": "Debug"}
+    return c_builds.get("gcc-debug", **options)
+
+
+def test_valgrind_over_the_vectors(
+    unwinding: Path, memcheck: list[str], ort_library: Path, tmp_path: Path
+) -> None:
+    """Opening, predicting, teaching: memcheck sees uninitialised numbers too."""
+    done = run(*memcheck, unwinding / "tests/conform", VECTORS, ort_library, tmp_path)
     assert ", 0 otherwise than expected" in done.stdout
     assert done.stderr == ""
+
+
+def test_valgrind_over_other_tests(
+    unwinding: Path, memcheck: list[str], tmp_path: Path
+) -> None:
+    """Heads, JSON, rules, and allocations that fail."""
+    (tmp_path / "tests").mkdir()
+    for program in (unwinding / "tests").iterdir():
+        started = tmp_path / "tests" / program.name
+        if program.suffix:
+            started.symlink_to(program)
+            continue
+        started.write_text(f'#!/bin/sh\nexec {shlex.join([*memcheck, str(program)])} "$@"\n')
+        started.chmod(0o755)
+    files = [HERE / f"test_{suite}.py" for suite in WITH_VALGRIND]
+    assert again(tmp_path, "programs", files) > 50
 
 
 # Each sanitizer can fail ---------------------------------------------------------------------

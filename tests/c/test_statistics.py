@@ -9,86 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal, stats
 
-from edge_imprint_runtime.measuring import early_stopping, shifts
+from edge_imprint_runtime.measuring import early_stopping
 from edge_imprint_runtime.measuring.blocks import BlockBootstrap, dependence, nearest_rank
 from edge_imprint_runtime.measuring.difference import compare
 from edge_imprint_runtime.measuring.intervals import fewest_samples, percentile_intervals
 from edge_imprint_runtime.measuring.series import PERCENTS, Series
-from edge_imprint_runtime.measuring.shifts import find_drift, find_level_shifts, is_a_step
-from edge_imprint_runtime.measuring.steady import WarmUp
 from edge_imprint_runtime.measuring.student import (
     normal_tail,
     student_quantile,
     student_tail,
 )
 from tests.c.asking import Asked
-
-Samples = npt.NDArray[np.int64]
-
-KINDS = (
-    "lognormal",
-    "two modes",
-    "heavy tail",
-    "resembling",
-    "much resembling",
-    "drift",
-    "step",
-    "burst",
-    "tail burst",
-    "decay",
-    "ties",
-    "rising",
-    "falling",
-    "equal",
-    "zero",
-)
-COUNTS = (1, 2, 7, 8, 9, 23, 36, 50, 100, 368, 1_000, 4_096)
-
-
-def made(kind: str, count: int, seed: int = 0) -> Samples:
-    """A series: quiet ones of several shapes, and moved ones."""
-    rng, at = np.random.default_rng(seed), np.arange(count)
-    noise = np.exp(0.05 * rng.standard_normal(count))
-    likeness = 0.95 if kind == "much resembling" else 0.8
-    walk = signal.lfilter([1], [1, -likeness], rng.standard_normal(count + 300))[300:]
-    in_middle = (at >= 0.4 * count) & (at < 0.6 * count)
-    values = {
-        "lognormal": noise,
-        "two modes": np.where(rng.random(count) < 0.3, 1.5, 1.0) * noise**0.4,
-        "heavy tail": 1 + 0.3 * rng.pareto(2.0, count),
-        "resembling": np.exp(0.03 * walk),
-        "much resembling": np.exp(0.02 * walk),
-        "drift": noise * (1 + 0.1 * at / count),
-        "step": noise * np.where(at >= 0.6 * count, 1.2, 1.0),
-        "burst": noise * np.where(in_middle, 1.3, 1.0),
-        "tail burst": noise * np.where(in_middle & (rng.random(count) < 0.3), 4.0, 1.0),
-        "decay": noise * (1 + np.exp(-at / (0.1 * count))),
-        "ties": rng.integers(1, 5, count).astype(np.float64),
-        "rising": 1 + at / count,
-        "falling": 2 - at / count,
-        "equal": np.ones(count),
-        "zero": np.zeros(count),
-    }[kind]
-    samples: Samples = (1e6 * values).astype(np.int64)
-    return samples
-
-
-def recorded(count: int) -> Samples:
-    """What really was measured: the time of small products, one after another."""
-    import time
-
-    a, samples = np.ones((64, 64)), np.empty(count, np.int64)
-    for i in range(count):
-        began = time.perf_counter_ns()
-        a @ a
-        samples[i] = time.perf_counter_ns() - began
-    return samples
+from tests.c.samples import COUNTS, KINDS, Samples, give, made, recorded
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +34,6 @@ def ask(c_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
     folder = tmp_path_factory.mktemp("statistics")
     with Asked(c_build / "tests" / "statistics_check", folder) as program:
         yield program
-
-
-def give(ask: Asked, samples: Samples, starts: Samples | None = None) -> None:
-    ask("series", ask.file(samples), len(samples))
-    if starts is not None:
-        ask("starts", ask.file(starts))
 
 
 def bounds(ask: Asked, samples: Samples, seed: int = 0, resamples: int = 1_000) -> Any:
@@ -168,12 +99,12 @@ def test_intervals_at_other_confidences(
     st.floats(0.1, 99.9),
     st.data(),
 )
-def test_percentiles_are_of_the_nearest_rank(
+def test_the_nearest_rank_and_what_lies_there(
     ask: Asked, samples: list[int], percent: float, data: st.DataObject
 ) -> None:
     give(ask, np.array(samples, np.int64))
     ordered = sorted(samples)
-    assert ask("percentile", percent) == ordered[nearest_rank(len(samples), percent) - 1]
+    assert ask("rank", percent) == nearest_rank(len(samples), percent)
     rank = data.draw(st.integers(0, len(samples) - 1))
     assert ask("select", rank) == [ordered[rank], True]
 
@@ -237,110 +168,6 @@ def test_a_difference_is_pythons(ask: Asked, kind: str) -> None:
         give(ask, a)
         in_c = ask("compare", ask.file(b), len(b))
         assert in_c == pytest.approx([want.ratio, *want.interval], rel=1e-9), counts
-
-
-# Drift, level shifts, warm-up ------------------------------------------------------------
-
-
-def told(shift: shifts.LevelShift, samples: Samples) -> list[Any]:
-    return [
-        shift.first,
-        shift.last,
-        shift.percent,
-        shift.before_ns,
-        shift.level_ns,
-        pytest.approx(shift.change_percent),
-        pytest.approx(shift.p_value, rel=1e-9),
-        is_a_step(samples, shift),
-    ]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_drift_and_shifts_are_pythons(ask: Asked, kind: str) -> None:
-    found_any = False
-    for count in (0, *COUNTS):
-        for seed in range(2):
-            samples = made(kind, count, seed)
-            starts = np.cumsum(samples) + 1_000 * np.arange(count)
-            give(ask, samples)
-            for at in (None, starts):
-                if at is not None:
-                    ask("starts", ask.file(at))
-                drift = find_drift(samples, at)
-                in_c = ask("drift", 3, 0.01)
-                assert in_c[0] == pytest.approx(drift.change_percent, rel=1e-9, abs=1e-9)
-                assert in_c[1] == pytest.approx(drift.p_value, rel=1e-6)
-                assert in_c[2] == drift.found
-            for limits in ((5.0, 20.0, 0.002), (0.1, 0.1, 0.5)):
-                names = ("least_percent", "least_tail_percent", "alpha")
-                found = find_level_shifts(samples, **dict(zip(names, limits, strict=True)))
-                found_any |= bool(found)
-                in_c = ask("shifts", *limits)
-                assert in_c == [told(shift, samples) for shift in found]
-    assert found_any or kind in ("equal", "zero")
-
-
-@given(st.lists(st.integers(0, 2_000), max_size=250))
-def test_drift_and_shifts_of_anything(ask: Asked, samples: list[int]) -> None:
-    taken = np.array(samples, np.int64)
-    give(ask, taken)
-    drift, in_c = find_drift(taken), ask("drift", 3, 0.01)
-    assert in_c[0] == pytest.approx(drift.change_percent, rel=1e-9, abs=1e-9)
-    assert in_c[1] == pytest.approx(drift.p_value, rel=0.02)  # ties hang on the last bit
-    found = find_level_shifts(taken, alpha=0.3, least_percent=1.0)
-    assert ask("shifts", 1, 20, 0.3) == [told(shift, taken) for shift in found]
-
-
-def test_drift_where_time_stands_still(ask: Asked) -> None:
-    samples, times = made("drift", 500), np.zeros(500, np.int64)
-    give(ask, samples, times)
-    drift = find_drift(samples, times)
-    assert ask("drift", 3, 0.01) == [0.0, pytest.approx(drift.p_value), False]
-
-
-@pytest.mark.parametrize("count", shifts._STRETCHES)
-def test_the_null_distribution_is_of_the_same_shuffles(ask: Asked, count: int) -> None:
-    assert ask("heights", count) == shifts._null_heights(count).tolist()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "limits",
-    [
-        (24, 0.0, 1e6, 2_000_000, 1),
-        (24, 0.5, 30.0, 2_000_000, 1),
-        (24, 0.1, 0.3, 2_000_000, 1),
-        (1, 0.0, 30.0, 1_500, 1),
-        (5, 0.02, 2.0, 10_000, 4),
-    ],
-)
-def test_a_warm_up_ends_where_pythons_does(
-    ask: Asked, kind: str, limits: tuple[int, float, float, int, int]
-) -> None:
-    names = ("min_samples", "min_s", "max_s", "max_samples", "callers")
-    for each_ns in (1, 40):
-        samples = made(kind, 3_000) * each_ns
-        warm_up = WarmUp(**dict(zip(names, limits, strict=True)))  # type: ignore[arg-type]
-        for sample in samples.tolist():
-            if warm_up.over:
-                break
-            warm_up.add(sample)
-        give(ask, samples)
-        in_python = [len(warm_up.samples_ns), warm_up.over, warm_up.steady, True]
-        assert ask("warm_up", *limits) == in_python
-
-
-def test_a_warm_up_of_what_takes_no_time(ask: Asked) -> None:
-    give(ask, np.full(100_000, 100, np.int64))
-    count, over, steady, kept = ask("warm_up", 24, 0.5, 30.0, 2_000_000, 1)
-    assert (over, steady, kept) == (True, True, True)
-    assert 50_000 <= count <= 100_000
-
-
-def test_the_limits_of_a_warm_up(ask: Asked) -> None:
-    assert ask("limits", 30, 1) == [24, 500_000_000, 30_000_000_000, 2_000_000]
-    assert ask("limits", 0.2, 4) == [24, 800_000_000, 800_000_000, 2_000_000]
-    assert ask("limits", 1e300, 1)[2] == int(9e18)
 
 
 # MLPerf, random numbers, distributions ---------------------------------------------------
@@ -418,7 +245,6 @@ def test_distributions_are_pythons(
 @pytest.mark.parametrize(
     "command",
     [
-        ("percentile", 90),
         ("intervals", 0.95, 50, 0, *PERCENTS),
         ("design", 99),
         ("dependence",),

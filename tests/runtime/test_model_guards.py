@@ -67,6 +67,14 @@ def test_impossible_threads(tiny_model: Path, threads: int) -> None:
         open_model(tiny_model, "cpu", threads=threads)
 
 
+def test_a_name_does_not_choose_the_format(tiny_model: Path, tmp_path: Path) -> None:
+    # ONNX Runtime would read another format off it, which nobody had looked into before.
+    named = tmp_path / "shop.ort"
+    named.write_bytes(tiny_model.read_bytes())
+    found, expected = (open_model(path, "cpu").predict(PIXELS) for path in (named, tiny_model))
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 def test_threads_change_nothing(tiny_model: Path) -> None:
     one, two = (open_model(tiny_model, "cpu", threads=n).predict(PIXELS) for n in (1, 2))
     np.testing.assert_allclose(one.scores, two.scores, rtol=0, atol=1e-6)

@@ -13,7 +13,8 @@
  *   ei_close(model);
  *
  * Errors. Every function that can fail returns an ei_status, EI_OK being 0, and leaves what it
- * was to change as it was. ei_last_error() is one sentence: what was wrong, where, and what to
+ * was to change as it was; only what ei_embed and ei_prepare fill may be filled in part.
+ * ei_last_error() is one sentence: what was wrong, where, and what to
  * do. It belongs to the thread, and stays until that thread's next failing call.
  *
  * Memory. What the library hands out by pointer, it owns; each function says for how long. What
@@ -22,7 +23,8 @@
  * Threads. Any number of threads may use one model at once, also while one of them teaches it:
  * an answer is that of the classes before or of those after, never of both. One ei_predictions
  * belongs to one thread at a time; give each thread its own. ei_close wants that no other
- * thread is still inside a call with that model.
+ * thread is still inside a call with that model. After fork(), the child opens models of its
+ * own: ONNX Runtime's threads stay with the parent.
  *
  * Strings are UTF-8. Structs whose first member is `size` grow with later releases: set it to
  * sizeof the struct, everything else to zero, and what you don't know keeps its default.
@@ -139,7 +141,9 @@ typedef struct ei_options {
  *   options  NULL: all defaults.
  *   model    becomes the model; to be closed with ei_close. NULL after a failure.
  *
- * The file is checked before ONNX Runtime sees it. Fails with EI_LIBRARY_*, EI_PROVIDER,
+ * The file is checked before ONNX Runtime sees it. Who updates a model renames the new file over
+ * the old one: a file that is cut short while it is checked ends the process (SIGBUS), and one
+ * that is replaced just then is refused, EI_FILE_MISSING. Fails with EI_LIBRARY_*, EI_PROVIDER,
  * EI_FILE_MISSING to EI_LABEL_COUNT, EI_HEAD_*, EI_NOT_TEACHABLE (a head was named, and the model
  * takes none), EI_INVALID_ARGUMENT, EI_DEVICE*, EI_OUT_OF_MEMORY. On a GPU one image
  * of zeros is run to prove that its provider took the model, in a folder of $TMPDIR: also with
@@ -245,7 +249,8 @@ typedef struct ei_ranked {
  *           size a call, where the model takes any.
  *   count   at least 1.
  *   found   *found NULL: becomes new predictions, to be freed with ei_free_predictions; else
- *           those are used again, and with images of the same number nothing is allocated.
+ *           those are used again, and with as many images of the same place nothing is
+ *           allocated.
  *
  * Rows that follow each other in the model's own format are read where they lie; else they are
  * copied once. Several images are best laid one after the other in memory.
@@ -290,7 +295,8 @@ EI_API ei_status ei_top(const ei_predictions *found, size_t image, ei_ranked *be
  *   embeddings     takes count * embedding_size floats, a row an image.
  *   floats         how many it has room for.
  *
- * Fails with EI_OUTPUT_MISSING where the model was exported without, and as ei_predict. */
+ * Fails with EI_OUTPUT_MISSING where the model was exported without, and as ei_predict, but for
+ * EI_NON_FINITE: numbers are handed on as they are. */
 EI_API ei_status ei_embed(ei_model *model, const ei_image *images, size_t count,
                           float *embeddings, size_t floats);
 
@@ -318,7 +324,8 @@ EI_API ei_status ei_prepare(const ei_model *model, const ei_image *photo, uint8_
  *   proxies  taught proxies of the class at most; 0: as many as the model has room for.
  *
  * Fails with EI_NOT_TEACHABLE, EI_HEAD_FILE (no head was loaded), EI_NO_ROOM, EI_ZERO_EMBEDDING,
- * EI_CONTRACT_VALUE (the name can't be one), EI_INPUT_*; the model knows then what it knew. */
+ * EI_CONTRACT_VALUE (the name can't be one), EI_HEAD_VALUE (numbers too large for the head),
+ * EI_OUTPUT_MISSING, EI_INPUT_*, and as ei_predict; the model knows then what it knew. */
 EI_API ei_status ei_teach(ei_model *model, const char *label, const ei_image *images,
                           size_t count, int32_t proxies);
 

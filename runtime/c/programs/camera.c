@@ -118,21 +118,40 @@ static bool map_buffers(camera *camera, char message[SOURCE_MESSAGE])
     return true;
 }
 
+static void no_camera(const camera *camera, char message[SOURCE_MESSAGE])
+{
+    snprintf(message, SOURCE_MESSAGE,
+             "%.600s is no camera that streams; v4l2-ctl --list-devices shows them", camera->path);
+}
+
+static bool not_opened(const camera *camera, char message[SOURCE_MESSAGE])
+{
+    const char *help = errno == EACCES || errno == EPERM
+                           ? "be of the group that ls -l names for it"
+                           : "v4l2-ctl --list-devices shows the cameras";
+    snprintf(message, SOURCE_MESSAGE, "the camera %.600s: cannot open it: %s; %s", camera->path,
+             strerror(errno), help);
+    return false;
+}
+
 bool camera_open(camera *camera, const char *path, int32_t width, int32_t height, int only,
                  char message[SOURCE_MESSAGE])
 {
     *camera = (struct camera){.path = path, .held = -1};
     camera->file = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (camera->file < 0)
-        return failed(camera, "open it", message);
+        return not_opened(camera, message);
     struct v4l2_capability can;
-    bool good = !ask(camera, VIDIOC_QUERYCAP, &can) || failed(camera, "ask what it is", message);
+    bool good = !ask(camera, VIDIOC_QUERYCAP, &can);
+    if (!good && errno == ENOTTY)
+        no_camera(camera, message);
+    else if (!good)
+        failed(camera, "ask what it is", message);
     if (good) {
         uint32_t has = can.capabilities & V4L2_CAP_DEVICE_CAPS ? can.device_caps : can.capabilities;
         good = has & V4L2_CAP_VIDEO_CAPTURE && has & V4L2_CAP_STREAMING;
         if (!good)
-            snprintf(message, SOURCE_MESSAGE,
-                     "%.600s is no camera that streams; v4l2-ctl --list-devices shows them", path);
+            no_camera(camera, message);
     }
     good = good && set_format(camera, width, height, only, message) && map_buffers(camera, message);
     int type = V4L2_BUF_TYPE_VIDEO_CAPTURE;

@@ -230,7 +230,9 @@ int main(int argc, char **argv)
     int status = options_read(&ei_classify, argc, argv, &words, &word_count);
     if (status >= 0)
         return status;
-    bool from_stdin = word_count == 2 && !strcmp(words[1], "-");
+    bool from_stdin = false;
+    for (int i = 1; i < word_count; i++)
+        from_stdin = from_stdin || !strcmp(words[i], "-");
     bool frames = from_stdin || given.pipe || given.camera;
     if (word_count < 1)
         return wrong_use(&ei_classify, "name the model");
@@ -246,6 +248,12 @@ int main(int argc, char **argv)
     ei_predictions *found = NULL;
     feed feed;
     frame_form form;
+    /* Who writes frames finds the pipe, and waits, also while an engine is built for minutes. */
+    char message[SOURCE_MESSAGE];
+    if (given.pipe && !pipe_make(given.pipe, message)) {
+        print_error("%s", message);
+        return EXIT_FAILED;
+    }
     status = open_with(&given.run, words[0], &model);
     if (status)
         return status;

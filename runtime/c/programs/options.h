@@ -89,7 +89,8 @@ extern const char *const provider_names[];
      "else what the system finds.", OPTION_TEXT, &(to)->library, 0, 0, NULL, NULL},           \
     {"--head", "FILE", "A teachable model's head; else MODEL.head, where it is there.",       \
      OPTION_TEXT, &(to)->head, 0, 0, NULL, NULL},                                             \
-    {"--cache", "FOLDER", "Where TensorRT's engines are kept.", OPTION_TEXT,                  \
+    {"--cache", "FOLDER", "Where TensorRT's engines are kept; else\n"                         \
+     "~/.cache/edge-imprint.", OPTION_TEXT,                                                   \
      &(to)->cache_folder, 0, 0, NULL, NULL}
 
 struct ei_model;

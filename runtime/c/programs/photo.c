@@ -91,6 +91,25 @@ static photo_status turn(photo_job *job)
     return PHOTO_READ;
 }
 
+/* Name a format that other programs read; NULL: it is none of them, either. */
+static const char *other_format(const uint8_t *data, size_t bytes)
+{
+    static const struct {
+        const char *name, *magic;
+        size_t at, bytes;
+    } formats[] = {{"WebP", "WEBP", 8, 4},           {"AVIF", "ftypavi", 4, 7},
+                   {"HEIC", "ftyphei", 4, 7},        {"HEIC", "ftypmif1", 4, 8},
+                   {"JPEG 2000", "jP  \r\n", 4, 6},  {"JPEG 2000", "\xff\x4f\xff\x51", 0, 4},
+                   {"GIF", "GIF8", 0, 4},            {"TIFF", "II*\0", 0, 4},
+                   {"TIFF", "MM\0*", 0, 4},          {"BMP", "BM", 0, 2},
+                   {"PBM", "P4", 0, 2}};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (bytes >= formats[i].at + formats[i].bytes &&
+            !memcmp(data + formats[i].at, formats[i].magic, formats[i].bytes))
+            return formats[i].name;
+    return NULL;
+}
+
 static photo_status decode(photo_job *job)
 {
     const uint8_t *data = job->data;
@@ -100,6 +119,7 @@ static photo_status decode(photo_job *job)
         return photo_png(job);
     if (job->bytes >= 3 && data[0] == 'P' && (data[1] == '5' || data[1] == '6'))
         return photo_ppm(job);
+    job->other = other_format(data, job->bytes);
     return photo_broken(job, "no JPEG, PNG or PPM file");
 }
 
@@ -111,6 +131,12 @@ static photo_status say(photo_job *job, photo_status status, const char *name,
     case PHOTO_READ:
         return status;
     case PHOTO_BROKEN:
+        if (job->other) {
+            snprintf(message, PHOTO_MESSAGE,
+                     "the image %.600s is %s, and only JPEG, PNG and PPM are read here; convert it",
+                     name, job->other);
+            break;
+        }
         snprintf(message, PHOTO_MESSAGE,
                  "the image %.600s is corrupt, truncated or no image (%s); "
                  "replace it or take it out",

@@ -21,8 +21,10 @@ typedef struct visit {
 
 static bool is_photo(const char *name)
 {
-    static const char *const suffixes[] = {".jpg", ".jpeg", ".jpe", ".jfif", ".png",
-                                           ".ppm", ".pgm",  ".pnm", NULL};
+    /* Python's, with those that are not read here: told, not passed over. */
+    static const char *const suffixes[] = {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm",  ".pnm",  ".avif", ".bmp",
+        ".dib", ".gif",  ".jp2", ".pbm",  ".tga", ".tif", ".tiff", ".webp", NULL};
     const char *suffix = strrchr(name, '.');
     /* A Mac writes a ._name beside each name on foreign disks; it is no image. */
     if (!suffix || suffix == name || !strncmp(name, "._", 2))

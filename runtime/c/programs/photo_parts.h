@@ -15,7 +15,8 @@ typedef struct photo_job {
     size_t bytes;
     photo *photo;
     int orientation; /* EXIF's 1 to 8; else nothing is turned */
-    char reason[256]; /* what is wrong with it, in words */
+    const char *other; /* the format's name where it is one that is not read; else NULL */
+    char reason[256];  /* what is wrong with it, in words */
 } photo_job;
 
 /* Decode; the photo's pixels are freed by the caller, after a failure too. */

@@ -22,20 +22,27 @@ static source_state failed(const pipe_source *source, const char *what, char *me
     return SOURCE_FAILED;
 }
 
+bool pipe_make(const char *path, char message[SOURCE_MESSAGE])
+{
+    pipe_source source = {.path = path};
+    struct stat facts;
+    if (mkfifo(path, 0660) && errno != EEXIST)
+        return failed(&source, "make the pipe", message), false;
+    if (stat(path, &facts))
+        return failed(&source, "read", message), false;
+    if (S_ISFIFO(facts.st_mode))
+        return true;
+    snprintf(message, SOURCE_MESSAGE,
+             "%.600s is no named pipe; name one, or a path where one can be made", path);
+    return false;
+}
+
 bool pipe_open(pipe_source *source, const char *path, const frame_form *form,
                char message[SOURCE_MESSAGE])
 {
     *source = (pipe_source){.path = path, .file = path ? -1 : STDIN_FILENO};
-    struct stat facts;
-    if (path && mkfifo(path, 0660) && errno != EEXIST)
-        return failed(source, "make the pipe", message), false;
-    if (path && stat(path, &facts))
-        return failed(source, "read", message), false;
-    if (path && !S_ISFIFO(facts.st_mode)) {
-        snprintf(message, SOURCE_MESSAGE,
-                 "%.600s is no named pipe; name one, or a path where one can be made", path);
+    if (path && !pipe_make(path, message))
         return false;
-    }
     source->bytes = frame_bytes(form->format, form->width, form->height);
     source->data = malloc(source->bytes);
     if (!source->data)

@@ -36,6 +36,9 @@ typedef struct pipe_source {
     int64_t count; /* whole frames so far */
 } pipe_source;
 
+/* Make a named pipe where there is none. */
+bool pipe_make(const char *path, char message[SOURCE_MESSAGE]);
+
 /* Get ready to read frames. A named pipe is made where there is none; it is opened at the first
  * frame, and again when who writes into it has gone. */
 bool pipe_open(pipe_source *source, const char *path, const frame_form *form,

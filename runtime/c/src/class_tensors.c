@@ -12,6 +12,8 @@
 #define FLOOR 1e-6           /* of a vote's distance: this share of the proxies' own spread */
 #define SMALLEST_FLOOR 1e-30 /* as many votes as there can be, divided by it, are float32 */
 #define ROWS 4               /* are brought into the graph's form at once */
+#define MOST_BYTES 0x7fffffffu /* of proxies as laid out, unless the head's own come near */
+#define MOST_ROOM 64           /* times the head's own, then */
 #define COLUMNS 64           /* are written at once: whole lines of cache, row by row */
 
 /* How a head's proxies are laid out: class c has columns c K to c K + K - 1, and where it has
@@ -68,6 +70,23 @@ static ei_status check_slots(const eip_head *head, size_t slots)
                     "class %s has %zu proxies, the model has room for %zu a class; export the "
                     "model again from this head",
                     eip_quote(label, strlen(label), quoted), most, slots);
+}
+
+/* Refuse what neither a file of a model could hold nor the head's own proxies justify: a few bytes
+ * may claim a million slots a class. */
+static ei_status check_room(const layout *laid)
+{
+    const eip_head *head = laid->head;
+    size_t width = head->metric ? head->metric_width : head->width, numbers, bytes;
+    size_t own_bytes = head->proxy_count * width * sizeof(float); /* less than memory holds */
+    if (!__builtin_mul_overflow(laid->columns, width, &numbers) &&
+        !__builtin_mul_overflow(numbers, sizeof(float), &bytes) &&
+        (bytes <= MOST_BYTES || bytes / MOST_ROOM <= own_bytes))
+        return EI_OK;
+    return eip_fail(EI_HEAD_MISMATCH,
+                    "%zu classes of %zu slots each are more than a model holds; export the model "
+                    "again from this head",
+                    head->contract.classes, laid->slots);
 }
 
 static float *add(eip_class_tensors *made, const char *name, size_t rows, size_t columns)
@@ -306,7 +325,9 @@ ei_status eip_class_tensors_make(const eip_head *head, int32_t slots, eip_class_
         return status;
     if (__builtin_mul_overflow(head->contract.classes, laid.slots, &laid.columns))
         laid.columns = SIZE_MAX;
-    status = add_all(&laid, made);
+    status = check_room(&laid);
+    if (!status)
+        status = add_all(&laid, made);
     free(laid.made);
     free(laid.squares);
     free(laid.mean);

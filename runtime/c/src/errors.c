@@ -19,8 +19,16 @@ ei_status eip_fail(ei_status status, const char *format, ...)
     va_start(arguments, format);
     /* By way of a copy: an argument may be the last error itself. */
     char text[EIP_MAX_ERROR];
-    vsnprintf(text, sizeof text, format, arguments);
+    int bytes = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (bytes >= (int)sizeof text) { /* cut: not within a character */
+        size_t end = sizeof text - 1;
+        while (end && ((unsigned char)text[end - 1] & 0xc0) == 0x80)
+            end--;
+        if (end && (unsigned char)text[end - 1] >= 0xc0)
+            end--;
+        text[end] = 0;
+    }
     memcpy(last_error, text, sizeof text);
     return status;
 }

@@ -50,6 +50,15 @@ bool eip_exists(const char *path)
            (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG);
 }
 
+eip_stamp eip_stamp_of(const char *path)
+{
+    struct stat found;
+    if (stat(path, &found) != 0)
+        return (eip_stamp){0};
+    return (eip_stamp){(uint64_t)found.st_dev, (uint64_t)found.st_ino, (uint64_t)found.st_size,
+                       found.st_mtim.tv_sec, found.st_mtim.tv_nsec};
+}
+
 /* -------------------------------------------------------------------------------- reading -- */
 
 /* Ask for huge pages: filling 40 MB then costs some ten page faults instead of 10,000. */

@@ -92,6 +92,10 @@ static ei_status check_change(const ei_model *model, const char *label, const vo
         return eip_fail(EI_INVALID_ARGUMENT, "the class's name is NULL");
     if (!rows || !count)
         return eip_fail(EI_INVALID_ARGUMENT, "there must be at least one photo to teach");
+    size_t row_bytes = (size_t)model->file->contract.embedding_size * sizeof(float);
+    if (count > PTRDIFF_MAX / sizeof(ei_image) || count > PTRDIFF_MAX / row_bytes)
+        return eip_fail(EI_INVALID_ARGUMENT,
+                        "%zu photos are more than memory can hold; give fewer", count);
     int32_t room = model->file->contract.taught_proxies;
     if (*proxies < 0)
         return eip_fail(EI_INVALID_ARGUMENT, "proxies must be 0 or more, got %d", *proxies);

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#include "lane.h"
-
 static void fill(const ei_model *model, ei_description *found)
 {
     const eip_contract *contract = &model->file->contract;
@@ -14,7 +12,7 @@ static void fill(const ei_model *model, ei_description *found)
     found->width = model->intake.width;
     found->height = model->intake.height;
     found->embedding_size = contract->embedding_size;
-    found->max_batch = (int32_t)eip_most_images(session);
+    found->max_batch = session->max_batch; /* also where their number is fixed */
     found->can_embed = model->can_embed;
     found->calibrated = contract->calibrated;
     found->teachable = contract->teachable != EIP_TEACHABLE_NO;

@@ -235,6 +235,9 @@ static ei_status open_model(const source *from, const ei_options *given, ei_mode
     if (status)
         goto done;
     eip_file *file = model->file;
+    eip_stamp before = {0}, after = {0};
+    if (from->path)
+        before = eip_stamp_of(from->path);
     status = from->path
                  ? eip_onnx_scan_file(from->path, &file->metadata)
                  : eip_onnx_scan(from->data, from->bytes, model->where, &file->metadata);
@@ -244,6 +247,13 @@ static ei_status open_model(const source *from, const ei_options *given, ei_mode
         goto done;
     model->intake = eip_intake_of(&file->contract);
     status = open_session(model, from, &options);
+    if (from->path)
+        after = eip_stamp_of(from->path);
+    /* It is read twice: the labels of one file must not go with the graph of another. */
+    if (memcmp(&before, &after, sizeof before) != 0)
+        status = eip_fail(EI_FILE_MISSING,
+                          "cannot read %s: another program replaced it meanwhile; open it again",
+                          model->where);
     if (!status)
         status = check_graph(model);
     if (!status)

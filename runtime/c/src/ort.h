@@ -83,6 +83,8 @@ typedef void (*eip_ort_logger)(void *, unsigned, const char *, const char *, con
     X(110, SessionEndProfiling, OrtStatus *, (OrtSession *, OrtAllocator *, char **))           \
     X(125, GetAvailableProviders, OrtStatus *, (char ***, int *))                               \
     X(126, ReleaseAvailableProviders, OrtStatus *, (char **, int))                              \
+    X(130, AddSessionConfigEntry, OrtStatus *,                                                  \
+      (OrtSessionOptions *, const char *, const char *))                                        \
     X(133, RunWithBinding, OrtStatus *,                                                         \
       (OrtSession *, const OrtRunOptions *, const OrtIoBinding *))                              \
     X(134, CreateIoBinding, OrtStatus *, (OrtSession *, OrtIoBinding **))                       \

@@ -171,11 +171,19 @@ void eip_intake_shape(const eip_intake *intake, const ei_image *image, size_t co
     memcpy(shape, of_pixels, (size_t)*dimensions * sizeof *shape);
 }
 
+static ei_status too_many(size_t count)
+{
+    return eip_fail(EI_INVALID_ARGUMENT,
+                    "%zu images are more than memory can hold; give fewer at a time", count);
+}
+
 ei_status eip_intake_check(const eip_intake *intake, const ei_image *images, size_t count,
                            size_t *image_bytes, int64_t *shape, int *dimensions)
 {
     if (!images || !count)
         return eip_fail(EI_INVALID_ARGUMENT, "there must be at least one image");
+    if (count > PTRDIFF_MAX / sizeof *images) /* such as -1: there can't be so many to look at */
+        return too_many(count);
     for (size_t i = 0; i < count; i++) {
         ei_status status = check_one(intake, images, i);
         if (status)
@@ -187,8 +195,7 @@ ei_status eip_intake_check(const eip_intake *intake, const ei_image *images, siz
         if (__builtin_mul_overflow(bytes, (size_t)shape[i], &bytes))
             bytes = SIZE_MAX;
     if (__builtin_mul_overflow(bytes, count, &all) || all > PTRDIFF_MAX)
-        return eip_fail(EI_INVALID_ARGUMENT,
-                        "%zu images are more than memory can hold; give fewer at a time", count);
+        return too_many(count);
     *image_bytes = bytes;
     return EI_OK;
 }

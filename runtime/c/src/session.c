@@ -211,6 +211,10 @@ static ei_status set_options(eip_session *session, OrtSessionOptions *options, c
         status = ort->SetIntraOpNumThreads(options, wanted->options->threads);
     if (!status)
         status = ort->SetSessionGraphOptimizationLevel(options, OPTIMIZE_ALL);
+    /* Else a name that ends in .ort, or four letters in the bytes, would make it read another
+     * format than the one that was checked. */
+    if (!status)
+        status = ort->AddSessionConfigEntry(options, "session.load_model_format", "ONNX");
     if (!status && *wanted->proof.prefix)
         status = ort->EnableProfiling(options, wanted->proof.prefix);
     return status ? eip_session_failed(session, status, EIP_OPENING, 0) : EI_OK;

@@ -110,6 +110,8 @@ def open_session(
     """
     options = ort.SessionOptions()
     options.log_severity_level = _ERROR_ONLY
+    # Else a name that ends in .ort has it read another format, which nobody looked into.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = threads
     options.graph_optimization_level = getattr(
         ort.GraphOptimizationLevel, OPTIMIZATIONS[optimization]

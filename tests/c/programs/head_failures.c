@@ -81,8 +81,10 @@ int main(int count, char **words)
         allocations = 0;
         status = walk(words[1]);
     }
-    if (status || allocations != failing - 2) {
-        printf("%s after %ld of %ld allocations: %s\n", ei_status_name(status), failing - 1,
+    long last = failing - 1;
+    failing = 0; /* from here on others allocate: whoever counts lines, when the program ends */
+    if (status || allocations != last - 1) {
+        printf("%s after %ld of %ld allocations: %s\n", ei_status_name(status), last,
                allocations, ei_last_error());
         return 1;
     }

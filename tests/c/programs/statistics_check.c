@@ -113,13 +113,10 @@ static void run_values(void)
     puts("{}");
 }
 
-/* percentile PERCENT */
-static void run_percentile(void)
+/* rank PERCENT */
+static void run_rank(void)
 {
-    bool failed = false;
-    int64_t found = bench_percentile(samples, count, number(1), &failed);
-    must(!failed);
-    printf("%" PRId64 "\n", found);
+    printf("%zu\n", bench_nearest_rank(count, number(1)));
 }
 
 /* select RANK: the value there, and whether the others lie on their sides */
@@ -339,7 +336,7 @@ static const struct command {
     void (*run)(void);
 } commands[] = {
     {"series", run_series},         {"starts", run_starts},   {"values", run_values},
-    {"percentile", run_percentile}, {"select", run_select},   {"intervals", run_intervals},
+    {"rank", run_rank},             {"select", run_select},   {"intervals", run_intervals},
     {"fewest", run_fewest},         {"design", run_design},   {"dependence", run_dependence},
     {"summary", run_summary},       {"drift", run_drift},     {"shifts", run_shifts},
     {"heights", run_heights},       {"warm_up", run_warm_up}, {"limits", run_limits},

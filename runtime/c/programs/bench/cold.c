@@ -127,11 +127,13 @@ static ei_status first_label(command *line, double *taken_ms)
         end = label_time_ns(ends[0], start);
         if (!end) /* interrupted, or too late: it must not go on */
             kill(process, SIGKILL);
+    }
+    close(ends[0]); /* before the wait: what it prints behind its label must not fill the pipe */
+    if (!failed) {
         while (waitpid(process, &how, 0) < 0 && errno == EINTR)
             ;
         last_line(said, why, sizeof why);
     }
-    close(ends[0]);
     fclose(said);
     posix_spawn_file_actions_destroy(&actions);
     if (end) {

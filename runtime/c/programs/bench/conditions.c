@@ -7,6 +7,7 @@
 
 #include "errors.h"
 #include "judge.h"
+#include "statistics.h"
 
 /* Others' load, in percent of all cores. A model that uses all of them loses as many percent of its
  * time: 10 % on average is twice what is called a shift, and a quarter for two seconds is one core
@@ -211,12 +212,6 @@ static levels levels_of(const watch *of, const double *values, double from_s, do
     return found;
 }
 
-static int by_number(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 /* Return the median of the readings from `from_s` on; there is one at least. */
 static double usual_of(const watch *of, const double *values, double from_s)
 {
@@ -225,7 +220,7 @@ static double usual_of(const watch *of, const double *values, double from_s)
     for (size_t i = 0; i < of->trace->count; i++)
         if (of->during[i] && of->trace->times_s[i] >= from_s && !isnan(values[i]))
             seen[count++] = values[i];
-    qsort(seen, count, sizeof *seen, by_number);
+    bench_sort_numbers(seen, count);
     return count % 2 ? seen[count / 2] : (seen[count / 2 - 1] + seen[count / 2]) / 2;
 }
 

@@ -53,12 +53,6 @@ static bool draw(side *one, const int64_t *samples_ns, size_t count, uint64_t se
     return true;
 }
 
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 static void within_runs(const side *first, side *second, double centre, double *low, double *high)
 {
     double total = first->variance + second->variance;
@@ -72,7 +66,7 @@ static void within_runs(const side *first, side *second, double centre, double *
     double *drawn = second->off;
     for (int i = 0; i < DRAWN; i++)
         drawn[i] = centre + second->off[i] - first->off[i];
-    qsort(drawn, DRAWN, sizeof *drawn, by_value);
+    bench_sort_numbers(drawn, DRAWN);
     *low = drawn[out];
     *high = drawn[DRAWN - 1 - out];
 }

@@ -5,13 +5,22 @@
 #include "lists.h"
 #include "machine.h"
 
+/* Return a fact, or NULL. */
+static bench_fact *find(const bench_machine *machine, const char *name)
+{
+    for (size_t i = 0; i < machine->count; i++)
+        if (!strcmp(machine->of[i].name, name))
+            return &machine->of[i];
+    return NULL;
+}
+
 static ei_status set(bench_machine *machine, const char *name, bench_fact_kind kind,
                      const char *text, double number)
 {
     char *copy = NULL, *own = NULL;
     if (kind == BENCH_TEXT && !(copy = eip_copy_text(text)))
         return EI_OUT_OF_MEMORY;
-    bench_fact *one = (bench_fact *)bench_fact_find(machine, name);
+    bench_fact *one = find(machine, name);
     if (!one) {
         own = eip_copy_text(name);
         if (!own ||
@@ -45,14 +54,6 @@ ei_status bench_fact_number(bench_machine *machine, const char *name, double val
     return set(machine, name, BENCH_NUMBER, NULL, value);
 }
 
-const bench_fact *bench_fact_find(const bench_machine *machine, const char *name)
-{
-    for (size_t i = 0; i < machine->count; i++)
-        if (!strcmp(machine->of[i].name, name))
-            return &machine->of[i];
-    return NULL;
-}
-
 void bench_machine_clear(bench_machine *machine)
 {
     for (size_t i = 0; i < machine->count; i++) {
@@ -65,13 +66,13 @@ void bench_machine_clear(bench_machine *machine)
 
 static const char *text_of(const bench_machine *machine, const char *name)
 {
-    const bench_fact *one = bench_fact_find(machine, name);
+    const bench_fact *one = find(machine, name);
     return one ? one->text : NULL;
 }
 
 bench_facts bench_machine_judged(const bench_machine *machine)
 {
-    const bench_fact *cores = bench_fact_find(machine, "cores");
+    const bench_fact *cores = find(machine, "cores");
     return (bench_facts){.cores = cores ? cores->number : 0,
                          .cpu_governor = text_of(machine, "cpu_governor"),
                          .jetpack = text_of(machine, "jetpack"),

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
+
 void bench_json_raw(bench_json *json, const char *bytes, size_t count)
 {
     if (json->failed)
@@ -62,34 +64,13 @@ void bench_json_close(bench_json *json, char bracket)
 
 /* ---------------------------------------------------------------------------------- text -- */
 
-size_t bench_utf8_length(const char *text, size_t left)
-{
-    const unsigned char *at = (const unsigned char *)text;
-    if (!left)
-        return 0;
-    if (at[0] < 0x80)
-        return 1;
-    size_t length = at[0] >= 0xf0 ? 4 : at[0] >= 0xe0 ? 3 : 2;
-    if (at[0] < 0xc2 || at[0] > 0xf4 || length > left)
-        return 0;
-    /* The second byte is where overlong forms, surrogates and what is above U+10FFFF show. */
-    unsigned char low = at[0] == 0xe0 ? 0xa0 : at[0] == 0xf0 ? 0x90 : 0x80;
-    unsigned char high = at[0] == 0xed ? 0x9f : at[0] == 0xf4 ? 0x8f : 0xbf;
-    if (at[1] < low || at[1] > high)
-        return 0;
-    for (size_t i = 2; i < length; i++)
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-    return length;
-}
-
 static void quoted(bench_json *json, const char *text)
 {
     static const char plain[] = "\"\\\b\f\n\r\t", letters[] = "\"\\bfnrt";
-    size_t left = strlen(text);
+    const char *end = text + strlen(text);
     bench_json_raw(json, "\"", 1);
-    while (left) {
-        size_t length = bench_utf8_length(text, left);
+    while (text < end) {
+        size_t length = eip_utf8(text, end);
         const char *special = length == 1 ? strchr(plain, *text) : NULL;
         char shown[8];
         if (special) {
@@ -105,9 +86,20 @@ static void quoted(bench_json *json, const char *text)
             bench_json_raw(json, text, length);
         }
         text += length ? length : 1;
-        left -= length ? length : 1;
     }
     bench_json_raw(json, "\"", 1);
+}
+
+size_t bench_json_characters(const char *text)
+{
+    const char *end = text + strlen(text);
+    size_t count = 0;
+    while (text < end) {
+        size_t length = eip_utf8(text, end);
+        count += length ? 1 : strlen("\\xff");
+        text += length ? length : 1;
+    }
+    return count;
 }
 
 void bench_json_key(bench_json *json, const char *key)

@@ -29,6 +29,8 @@ void bench_json_key(bench_json *json, const char *key);
 /* Write a value. Text NULL, and a number that is not finite, is null. Bytes that are no UTF-8 are
  * written as Python's backslashreplace does: \xff. */
 void bench_json_text(bench_json *json, const char *text);
+/* Return how many characters a reader of that will see. */
+size_t bench_json_characters(const char *text);
 void bench_json_whole(bench_json *json, int64_t value);
 /* The shortest text that reads as this very number, with a point or an exponent, as Python's. */
 void bench_json_number(bench_json *json, double value);
@@ -48,9 +50,5 @@ void bench_json_key_numbers(bench_json *json, const char *key, const double *val
 void bench_json_raw(bench_json *json, const char *bytes, size_t count);
 
 void bench_json_clear(bench_json *json);
-
-/* Return how many bytes the character at `text` has, of `left` there: 1 to 4, or 0 where it is no
- * UTF-8. */
-size_t bench_utf8_length(const char *text, size_t left);
 
 #endif

@@ -16,6 +16,7 @@
 
 #define START_NS 20000000 /* so that no thread is late for the first arrival */
 #define GRACE_NS 1000000000
+#define MOST_NS 1e18 /* 30 years: sums of such times fit into 64 bits */
 /* More of the arrivals than this still waiting when the last one comes: it can't keep up. */
 #define OVERLOAD_SHARE 0.02
 
@@ -193,7 +194,7 @@ ei_status bench_poisson_arrivals(double rate_per_s, const bench_limit *limit, ui
         at_ns += bench_random_exponential(&random) * 1e9 / rate_per_s;
         if (at_ns >= end_ns && arrivals->count)
             break;
-        status = bench_longs_add(arrivals, (int64_t)at_ns);
+        status = bench_longs_add(arrivals, (int64_t)fmin(at_ns, MOST_NS));
     }
     return status;
 }

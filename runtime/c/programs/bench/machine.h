@@ -31,9 +31,6 @@ ei_status bench_fact_text(bench_machine *machine, const char *name, const char *
 ei_status bench_fact_whole(bench_machine *machine, const char *name, double value);
 ei_status bench_fact_number(bench_machine *machine, const char *name, double value);
 
-/* Return a fact, or NULL. */
-const bench_fact *bench_fact_find(const bench_machine *machine, const char *name);
-
 void bench_machine_clear(bench_machine *machine);
 
 /* Describe this machine. What can't be had is null, or left out; only EI_OUT_OF_MEMORY fails. */

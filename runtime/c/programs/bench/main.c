@@ -111,13 +111,15 @@ static const char *name_beside(const beside *files, int number)
 
 static ei_status open_beside(bench_run *run, const beside *files, const ei_options *options)
 {
-    bool has_backbone = run->subject_count > 1 || !run->subjects[0].model;
     ei_options own = *options;
     own.head = NULL; /* that of the model */
     ei_status status = EI_OK;
     for (int i = 0; i < files->count && !status; i++) {
         bench_subject *subject = &run->subjects[run->subject_count];
         const char *name = name_beside(files, i);
+        bool has_backbone = false;
+        for (int j = 0; j < run->subject_count; j++)
+            has_backbone |= !strcmp(run->subjects[j].name, BENCH_BACKBONE);
         status = bench_subject_open(files->of[i], name, has_backbone ? name : BENCH_BACKBONE,
                                     &own, subject);
         if (status)
@@ -200,11 +202,22 @@ static int report(arguments *given, bench_origin *origin)
 
 /* -------------------------------------------------------------------------------- the run -- */
 
+static ei_status check_names(const beside *files)
+{
+    for (int i = 0; i < files->count; i++)
+        if (bench_json_characters(name_beside(files, i)) > BENCH_MAX_LABEL)
+            return eip_fail(EI_INVALID_ARGUMENT,
+                            "a series has a name of %d characters at most, and %s is longer; "
+                            "name the file from a folder near it",
+                            BENCH_MAX_LABEL, files->of[i]);
+    return EI_OK;
+}
+
 static ei_status check(const arguments *given)
 {
     const bench_plan *plan = &given->run.plan;
-    const char *inputs[BENCH_MAX_BESIDE + 2] = {given->run.path};
-    char head[BENCH_PATH_BYTES];
+    const char *inputs[2 * BENCH_MAX_BESIDE + 3] = {given->run.path};
+    char heads[BENCH_MAX_BESIDE + 1][BENCH_PATH_BYTES];
     size_t count = 1;
     ei_status status = bench_plan_check(plan);
     if (!status)
@@ -217,12 +230,17 @@ static ei_status check(const arguments *given)
         status = eip_fail(EI_INVALID_ARGUMENT,
                           "--beside is measured in turns, which goes with neither --concurrency, "
                           "--rate nor --mlperf");
+    if (!status)
+        status = check_names(&given->beside);
     if (status || !given->out)
         return status;
     for (int i = 0; i < given->beside.count; i++)
         inputs[count++] = given->beside.of[i];
-    if (snprintf(head, sizeof head, "%s.head", given->run.path) < (int)sizeof head)
-        inputs[count++] = head;
+    for (size_t i = 0, files = count; i < files; i++)
+        if (snprintf(heads[i], sizeof heads[i], "%s.head", inputs[i]) < (int)sizeof heads[i])
+            inputs[count++] = heads[i];
+    if (given->run.options.head)
+        inputs[count++] = given->run.options.head;
     return bench_check_output(given->out, given->force, inputs, count);
 }
 

@@ -4,9 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "errors.h"
 #include "statistics.h"
 
 static int by_value(const void *left, const void *right)
@@ -26,6 +24,17 @@ size_t bench_nearest_rank(size_t count, double percent)
     double rank = ceil(rint(percent * (double)count / 100 * 1e6) / 1e6);
     size_t whole = rank > 1 ? (size_t)rank : 1;
     return whole < count ? whole : count;
+}
+
+static int by_number(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+void bench_sort_numbers(double *values, size_t count)
+{
+    qsort(values, count, sizeof *values, by_number);
 }
 
 static void swap(int64_t *left, int64_t *right)
@@ -66,20 +75,4 @@ void select_rank(int64_t *values, size_t count, size_t rank)
             return;
     }
     qsort(values + low, high - low, sizeof *values, by_value);
-}
-
-int64_t bench_percentile(const int64_t *samples_ns, size_t count, double percent, bool *failed)
-{
-    int64_t *ordered = eip_allocate_array(count, sizeof *ordered);
-    if (!ordered) {
-        if (failed)
-            *failed = true;
-        return 0;
-    }
-    memcpy(ordered, samples_ns, count * sizeof *ordered);
-    size_t at = bench_nearest_rank(count, percent) - 1;
-    select_rank(ordered, count, at);
-    int64_t found = ordered[at];
-    free(ordered);
-    return found;
 }

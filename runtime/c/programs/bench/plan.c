@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_writer.h"
 #include "progress.h"
 
 #define MAX_S 86400.0
@@ -46,12 +47,10 @@ static ei_status check_rate(const bench_plan *plan)
     return EI_OK;
 }
 
-static size_t characters(const char *text)
+/* Whether calls come at a rate of their own. */
+static bool offers(const bench_plan *plan)
 {
-    size_t count = 0;
-    for (; *text; text++)
-        count += (*text & 0xc0) != 0x80;
-    return count;
+    return plan->rate[1] > 0 || plan->rate[0] > 0;
 }
 
 ei_status bench_plan_check(const bench_plan *plan)
@@ -65,9 +64,9 @@ ei_status bench_plan_check(const bench_plan *plan)
         if (plan->batches.of[i] < 1 || plan->batches.of[i] > BENCH_MAX_BATCH)
             return eip_fail(EI_INVALID_ARGUMENT, "--batch must be numbers from 1 to %d, got %d",
                             BENCH_MAX_BATCH, plan->batches.of[i]);
-    if (plan->label && (!*plan->label || characters(plan->label) > BENCH_MAX_LABEL))
+    if (plan->label && (!*plan->label || bench_json_characters(plan->label) > BENCH_MAX_LABEL))
         return eip_fail(EI_INVALID_ARGUMENT, "a label has 1 to %d characters", BENCH_MAX_LABEL);
-    if (plan->mlperf && (bench_plan_offers(plan) || plan->concurrency > 1 || plan->stages ||
+    if (plan->mlperf && (offers(plan) || plan->concurrency > 1 || plan->stages ||
                          plan->batches.count > 1 || plan->batches.of[0] != 1))
         return eip_fail(EI_INVALID_ARGUMENT,
                         "MLPerf's single stream is one query of one image after the other; "
@@ -75,16 +74,11 @@ ei_status bench_plan_check(const bench_plan *plan)
     return EI_OK;
 }
 
-bool bench_plan_offers(const bench_plan *plan)
-{
-    return plan->rate[1] > 0 || plan->rate[0] > 0;
-}
-
 const char *bench_plan_mode(const bench_plan *plan)
 {
     if (plan->mlperf)
         return "mlperf";
-    if (bench_plan_offers(plan))
+    if (offers(plan))
         return "load";
     return plan->concurrency == 1 ? "turns" : "concurrent";
 }

@@ -15,7 +15,7 @@
 #define BENCH_MAX_BATCH 4096
 #define BENCH_MAX_CONCURRENCY 256
 #define BENCH_MAX_COLD 1000
-#define BENCH_MAX_LABEL 300
+#define BENCH_MAX_LABEL 300 /* characters, also of a series' name: more a reader refuses */
 #define BENCH_MLPERF_S 600.0
 
 typedef struct bench_batches {
@@ -55,7 +55,6 @@ bool bench_limit_over(const bench_limit *limit, int64_t samples, int64_t elapsed
 void bench_limit_tell(const bench_limit *limit, const char *step, int64_t samples,
                       int64_t elapsed_ns);
 
-bool bench_plan_offers(const bench_plan *plan); /* calls come at a rate of their own */
 const char *bench_plan_mode(const bench_plan *plan);
 
 /* Refuse more threads than this process has cores for: they would fight each other. */

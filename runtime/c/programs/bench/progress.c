@@ -34,6 +34,8 @@ void bench_catch_interrupts(void)
     for (int i = 0; i < 2; i++)
         if (!sigaction(signals[i], NULL, &old) && old.sa_handler != SIG_IGN)
             sigaction(signals[i], &action, NULL);
+    /* Who reads stdout may be gone by the time the figures are there: they still go into --out. */
+    signal(SIGPIPE, SIG_IGN);
 }
 
 bool bench_interrupted(void)

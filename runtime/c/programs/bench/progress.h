@@ -8,7 +8,8 @@
 
 #include "errors.h"
 
-/* Let Ctrl-C (and SIGTERM) be seen by bench_interrupted; a second one ends the process at once. */
+/* Let Ctrl-C (and SIGTERM) be seen by bench_interrupted; a second one ends the process at once. A
+ * closed pipe is an error of writing, and no end of the process. */
 void bench_catch_interrupts(void);
 bool bench_interrupted(void);
 

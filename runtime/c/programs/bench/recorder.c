@@ -152,13 +152,15 @@ const bench_trace *bench_recorder_stop(bench_recorder *recorder)
         pthread_join(recorder->thread, NULL);
         recorder->started = false;
     }
+    size_t readings = 0; /* without those that memory ran out for */
     for (size_t i = 0; i < recorder->column_count; i++)
-        recorder->readings[i] =
-            (bench_reading){recorder->columns[i].name, recorder->columns[i].values};
+        if (recorder->columns[i].values)
+            recorder->readings[readings++] =
+                (bench_reading){recorder->columns[i].name, recorder->columns[i].values};
     recorder->lost = (bench_lost){"linux", "there was not enough memory to go on"};
-    recorder->trace = (bench_trace){recorder->count,    recorder->times_s,
-                                    recorder->column_count, recorder->readings,
-                                    recorder->full,     &recorder->lost};
+    recorder->trace = (bench_trace){recorder->count, recorder->times_s,
+                                    readings,        recorder->readings,
+                                    recorder->full,  &recorder->lost};
     return &recorder->trace;
 }
 

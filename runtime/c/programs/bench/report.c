@@ -39,12 +39,6 @@ static ei_status mlperf_figures(const bench_run *run, bench_figures *figures)
     return EI_OK;
 }
 
-static int by_value(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 static ei_status cold_figures(const bench_run *run, bench_figures *figures)
 {
     size_t count = (size_t)run->plan.cold;
@@ -52,7 +46,7 @@ static ei_status cold_figures(const bench_run *run, bench_figures *figures)
     if (!ordered)
         return EI_OUT_OF_MEMORY;
     memcpy(ordered, run->cold_ms, count * sizeof *ordered);
-    qsort(ordered, count, sizeof *ordered, by_value);
+    bench_sort_numbers(ordered, count);
     figures->cold_p50_ms = ordered[(count + 1) / 2 - 1];
     free(ordered);
     return EI_OK;

@@ -153,7 +153,7 @@ static ei_status take_load(bench_run *run, int32_t batch, const void *images)
     size_t bytes = bench_subject_bytes(&run->subjects[0], batch);
     bench_call *calls[BENCH_MAX_CONCURRENCY] = {NULL};
     void *own[BENCH_MAX_CONCURRENCY] = {NULL}; /* each thread has images of its own */
-    ei_status status = EI_OK;
+    ei_status status = bench_subject_fits(&run->subjects[0], batch, callers);
     for (int i = 0; i < callers && !status; i++) {
         own[i] = eip_allocate_array(bytes, 1);
         if (!own[i])

@@ -34,7 +34,7 @@ struct bench_sensors {
 
 /* ---------------------------------------------------------------------------------- rows -- */
 
-bool bench_row_has(const bench_row *row, const char *name)
+static bool row_has(const bench_row *row, const char *name)
 {
     for (size_t i = 0; i < row->count; i++)
         if (!strcmp(row->names[i], name))
@@ -52,7 +52,7 @@ void bench_row_add(bench_row *row, double value, const char *name, ...)
     for (char *at = text; *at; at++)
         if (isspace((unsigned char)*at))
             *at = '_';
-    if (row->count == BENCH_MAX_READINGS || bench_row_has(row, text) || !isfinite(value))
+    if (row->count == BENCH_MAX_READINGS || row_has(row, text) || !isfinite(value))
         return;
     memcpy(row->names[row->count], text, sizeof text);
     row->values[row->count++] = value;
@@ -204,7 +204,7 @@ static void add_temperature(bench_row *row, const char *chip, const char *label,
     for (char *at = name; *at; at++)
         if (isspace((unsigned char)*at))
             *at = '_';
-    if (bench_row_has(row, name))
+    if (row_has(row, name))
         bench_row_add(row, degrees_c, "%.80s.%d", name, index);
     else
         bench_row_add(row, degrees_c, "%s", name);

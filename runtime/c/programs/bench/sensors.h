@@ -26,9 +26,6 @@ typedef struct bench_row {
 void bench_row_add(bench_row *row, double value, const char *name, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Whether a row has a reading of this name. */
-bool bench_row_has(const bench_row *row, const char *name);
-
 /* The files that are read again and again. */
 typedef struct bench_sensors bench_sensors;
 

@@ -26,12 +26,9 @@ extern const char *const bench_percent_keys[BENCH_PERCENTS]; /* "p50", ..., "p99
 /* Return the rank, from 1, of a percentile of `count` >= 1 samples. */
 size_t bench_nearest_rank(size_t count, double percent);
 
-/* Return a percentile of `count` >= 1 samples in any order, without changing them; *failed (may be
- * NULL) becomes true where memory ran out, and is left alone else. */
-int64_t bench_percentile(const int64_t *samples_ns, size_t count, double percent, bool *failed);
-
 /* Sort, smallest first. */
 void bench_sort(int64_t *values, size_t count);
+void bench_sort_numbers(double *values, size_t count);
 
 /* Intervals of percentiles, by the block bootstrap (blocks.c, intervals.c). -------------------- */
 

@@ -193,18 +193,27 @@ size_t bench_subject_bytes(const bench_subject *subject, int32_t batch)
     return subject->image_numbers * (size_t)batch * (subject->numbers ? sizeof(float) : 1);
 }
 
+ei_status bench_subject_fits(const bench_subject *subject, int32_t batch, int callers)
+{
+    double bytes = (double)bench_subject_bytes(subject, batch) * callers;
+    double room = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 2;
+    if (bytes <= room)
+        return EI_OK;
+    return eip_fail(EI_OUT_OF_MEMORY,
+                    "%lld images of '%s' take %.0f MB, more than half of the memory; give a "
+                    "smaller --batch%s",
+                    (long long)batch * callers, subject->name, bytes / 1e6,
+                    callers > 1 ? " or --concurrency" : "");
+}
+
 ei_status bench_subject_images(const bench_subject *subject, int32_t batch, uint64_t seed,
                                void **images)
 {
     bench_random random;
     size_t bytes = bench_subject_bytes(subject, batch);
-    /* A system that overcommits would promise any number of bytes, and kill who uses them. */
-    double room = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGE_SIZE) / 2;
-    if ((double)bytes > room)
-        return eip_fail(EI_OUT_OF_MEMORY,
-                        "%d images of '%s' take %.0f MB, more than half of the memory; give a "
-                        "smaller --batch",
-                        batch, subject->name, (double)bytes / 1e6);
+    ei_status status = bench_subject_fits(subject, batch, 1);
+    if (status)
+        return status;
     bench_random_begin(&random, seed);
     unsigned char *made = eip_allocate_array(bytes, 1);
     if (!made)

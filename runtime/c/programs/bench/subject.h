@@ -51,6 +51,10 @@ void bench_subject_close(bench_subject *subject);
  * missing, or given where there is but one. Before any images are made. */
 ei_status bench_subject_size(bench_subject *subject, const int32_t frame_size[2]);
 
+/* Refuse more images than half of the memory takes, each caller with a batch of its own: a system
+ * that overcommits would promise any number of bytes, and kill who uses them. */
+ei_status bench_subject_fits(const bench_subject *subject, int32_t batch, int callers);
+
 /* Make `batch` random images, to be freed. */
 ei_status bench_subject_images(const bench_subject *subject, int32_t batch, uint64_t seed,
                                void **images);

@@ -35,10 +35,10 @@ static size_t read_at(char *text, size_t bytes, const char *root, const char *fo
 {
     char path[BENCH_PATH_BYTES];
     int length = snprintf(path, sizeof path, "%s", root);
+    *text = 0;
     if (length < 0 || (size_t)length >= sizeof path)
         return 0;
     int more = vsnprintf(path + length, sizeof path - (size_t)length, format, arguments);
-    *text = 0;
     if (more < 0 || (size_t)(length + more) >= sizeof path)
         return 0;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

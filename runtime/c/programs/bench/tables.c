@@ -127,8 +127,8 @@ static void add_column(grid *table, const bench_series *one, const bench_summary
     table->rows = r;
 }
 
-/* Print the table of one batch's series, whole calls or stages; false: there are none. */
-static bool print_batch(FILE *file, const bench_run *run, const bench_figures *figures, int batch,
+/* Print the table of one batch's series, whole calls or stages, if there are any. */
+static void print_batch(FILE *file, const bench_run *run, const bench_figures *figures, int batch,
                         bool whole, grid *table)
 {
     int count = 0;
@@ -145,7 +145,7 @@ static bool print_batch(FILE *file, const bench_run *run, const bench_figures *f
                 count++;
         }
     if (!count)
-        return false;
+        return;
     const char *marked = bench_is_stable(&run->verdict) ? "" : " - UNSTABLE, see below";
     if (whole) {
         print_text(file, bench_base(run->path));
@@ -154,7 +154,6 @@ static bool print_batch(FILE *file, const bench_run *run, const bench_figures *f
         fprintf(file, "stages of %s, batch %d%s\n", run->subjects[0].name, batch, marked);
     }
     draw(file, table);
-    return true;
 }
 
 /* Hold the model against what ran in turns with it. */

@@ -227,7 +227,12 @@ ei_status bench_measure_stream(bench_call *call, const char *name, const bench_t
     while (!status) {
         int64_t before = (int64_t)samples.taken_ns.count;
         status = take_stream(call, least(chunk, BENCH_MAX_SAMPLES - before), last, &samples);
-        int64_t done = (int64_t)samples.taken_ns.count, elapsed_ns = bench_now_ns() - begin;
+        if (status)
+            break;
+        /* To the last answer, as the report counts: the clock is a little later by now. */
+        int64_t done = (int64_t)samples.taken_ns.count;
+        int64_t elapsed_ns =
+            samples.starts_ns.values[done - 1] + samples.taken_ns.values[done - 1] - begin;
         bench_limit_tell(&timing->limit, timing->step, done, elapsed_ns);
         if ((done >= queries && (double)elapsed_ns >= timing->limit.duration_s * 1e9) ||
             done >= BENCH_MAX_SAMPLES)
