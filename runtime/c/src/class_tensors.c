@@ -3,6 +3,8 @@
 
 #include <float.h>
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,7 @@
 #define MOST_BYTES 0x7fffffffu /* of proxies as laid out, unless the head's own come near */
 #define MOST_ROOM 64           /* times the head's own, then */
 #define COLUMNS 64           /* are written at once: whole lines of cache, row by row */
+#define LARGE 1000000        /* numbers: below, a second thread costs more than it is worth */
 
 /* How a head's proxies are laid out: class c has columns c K to c K + K - 1, and where it has
  * fewer proxies its first fills them. */
@@ -33,10 +36,10 @@ typedef struct {
     size_t class_, slot, first, count;
 } place;
 
-static void begin(const layout *laid, place *at)
+static void begin(const layout *laid, size_t class_, place *at)
 {
-    *at = (place){0};
-    at->first = eip_head_first(laid->head, 0, &at->count);
+    *at = (place){.class_ = class_};
+    at->first = eip_head_first(laid->head, class_, &at->count);
 }
 
 /* Return the proxy of this column, and step to the next; *padding where it is repeated. */
@@ -196,31 +199,69 @@ done:
     return status;
 }
 
-static ei_status add_proxies(const layout *laid, eip_class_tensors *made)
+/* A stretch of classes to be written; one thread's work. */
+typedef struct {
+    const layout *laid;
+    float *to;
+    size_t first, last; /* classes */
+} stretch;
+
+static void *write_stretch(void *work)
 {
+    const stretch *wanted = work;
+    const layout *laid = wanted->laid;
     bool transposed = laid->head->contract.rule.distance != EIP_MANHATTAN;
-    size_t rows = transposed ? laid->width : laid->columns;
-    float *to = add(made, "proxies", rows, transposed ? laid->columns : laid->width);
-    if (!to)
-        return EI_OUT_OF_MEMORY;
     const float *from[COLUMNS];
-    size_t waiting = 0;
+    size_t waiting = 0, last = wanted->last * laid->slots;
     bool padding;
     place at;
-    begin(laid, &at);
-    for (size_t column = 0; column < laid->columns; column++) {
+    begin(laid, wanted->first, &at);
+    for (size_t column = wanted->first * laid->slots; column < last; column++) {
         const float *point = laid->points + next(laid, &at, &padding) * laid->width;
         if (!transposed) {
-            memcpy(to + column * laid->width, point, laid->width * sizeof(float));
+            memcpy(wanted->to + column * laid->width, point, laid->width * sizeof(float));
             continue;
         }
         from[waiting++] = point;
-        if (waiting == COLUMNS || column + 1 == laid->columns) {
-            eip_transpose(from, waiting, laid->width, to + column + 1 - waiting,
+        if (waiting == COLUMNS || column + 1 == last) {
+            eip_transpose(from, waiting, laid->width, wanted->to + column + 1 - waiting,
                           laid->columns);
             waiting = 0;
         }
     }
+    return NULL;
+}
+
+/* Start a thread that no signal of the program's is given to. */
+static bool start_quietly(pthread_t *thread, stretch *work)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = !pthread_create(thread, NULL, write_stretch, work);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+static ei_status add_proxies(const layout *laid, eip_class_tensors *made)
+{
+    bool transposed = laid->head->contract.rule.distance != EIP_MANHATTAN;
+    size_t rows = transposed ? laid->width : laid->columns;
+    size_t classes = laid->head->contract.classes;
+    float *to = add(made, "proxies", rows, transposed ? laid->columns : laid->width);
+    if (!to)
+        return EI_OUT_OF_MEMORY;
+    /* Large heads are bound by memory that is touched for the first time: two threads touch it
+     * in half the time. Where there is no second, the first does it all. */
+    size_t middle = laid->columns * laid->width < LARGE ? 0 : classes / 2 / COLUMNS * COLUMNS;
+    stretch halves[2] = {{laid, to, 0, middle}, {laid, to, middle, classes}};
+    pthread_t other;
+    bool is_shared = middle && start_quietly(&other, &halves[0]);
+    if (!is_shared)
+        halves[1].first = 0;
+    write_stretch(&halves[1]);
+    if (is_shared)
+        pthread_join(other, NULL);
     return EI_OK;
 }
 
@@ -240,7 +281,7 @@ static ei_status add_columns(const layout *laid, eip_class_tensors *made)
     if (!to)
         return EI_OUT_OF_MEMORY;
     place at;
-    begin(laid, &at);
+    begin(laid, 0, &at);
     for (size_t column = 0; column < laid->columns; column++) {
         bool padding;
         size_t proxy = next(laid, &at, &padding);
