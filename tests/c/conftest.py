@@ -4,15 +4,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edge_imprint_export import fuse
+from edge_imprint_export.graph import to_bytes
+from edge_imprint_runtime import Head
 from tests.c.building import Builds, installed_ort
+from tests.c.shop import MakeModel, Program
 
 if TYPE_CHECKING:
     from tests.c.binding import Library
+
+MakeHead = Callable[..., Head]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,3 +66,24 @@ def ei(c_build: Path, ort_library: Path) -> Library:
     from tests.c.binding import Library
 
     return Library(c_build / "libedge_imprint.so", ort_library)
+
+
+@pytest.fixture(scope="session")
+def classify(c_build: Path, ort_library: Path) -> Program:
+    """The program `ei-classify`."""
+    return Program(c_build / "ei-classify", ort_library)
+
+
+@pytest.fixture(scope="session")
+def make_model(
+    tiny_backbone: bytes, make_head: MakeHead, tmp_path_factory: pytest.TempPathFactory
+) -> MakeModel:
+    """Return ``make(calibrated=False, **fuse's options)``: a model's path."""
+
+    def make(calibrated: bool = False, **options: object) -> Path:
+        head = make_head(calibrated=calibrated)
+        path = tmp_path_factory.mktemp("model") / "m.onnx"
+        path.write_bytes(to_bytes(fuse(tiny_backbone, head, **options)))  # type: ignore[arg-type]
+        return path
+
+    return make

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Done = subprocess.CompletedProcess[str]
+MakeModel = Callable[..., Path]
 
 PYTHON = Path(sys.executable).with_name("edge-imprint")
 

@@ -26,11 +26,6 @@ FOURCC = {"yuyv": "YUYV", "nv12": "NV12", "rgb": "RGB3", "bgr": "BGR3"}
 FULL_RANGE, BT709 = 1, 2  # of linux/videodev2.h: quantization, ycbcr_enc
 
 
-@pytest.fixture(scope="module")
-def classify(c_build: Path, ort_library: Path) -> Program:
-    return Program(c_build / "ei-classify", ort_library)
-
-
 @pytest.fixture
 def model(tiny_backbone: bytes, make_head: MakeHead, tmp_path: Path) -> Path:
     path = tmp_path / "m.onnx"

@@ -18,17 +18,11 @@ from edge_imprint_export.fuse import fuse_head
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head, open_model
 from edge_imprint_runtime.contract import Frame
-from tests.c.shop import PYTHON, Done, Program, picture, python
+from tests.c.shop import PYTHON, Done, MakeModel, Program, picture, python
 
 MakeHead = Callable[..., Head]
-MakeModel = Callable[..., Path]
 
 NV12 = Frame("nv12", 24, 40, "bt709", "full")
-
-
-@pytest.fixture(scope="module")
-def classify(c_build: Path, ort_library: Path) -> Program:
-    return Program(c_build / "ei-classify", ort_library)
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +38,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(picture(6)).convert("L").save(folder / "grey.png")
     Image.fromarray(np.dstack([picture(7), picture(8)[..., :1]])).save(folder / "alpha.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def make_model(
-    tiny_backbone: bytes, make_head: MakeHead, tmp_path_factory: pytest.TempPathFactory
-) -> MakeModel:
-    """Return ``make(calibrated=False, **fuse's options)``: a model's path."""
-
-    def make(calibrated: bool = False, **options: object) -> Path:
-        head = make_head(calibrated=calibrated)
-        path = tmp_path_factory.mktemp("model") / "m.onnx"
-        path.write_bytes(to_bytes(fuse(tiny_backbone, head, **options)))  # type: ignore[arg-type]
-        return path
-
-    return make
 
 
 def close(in_c: Done, expected: Done) -> None:

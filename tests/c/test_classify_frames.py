@@ -21,32 +21,11 @@ from edge_imprint_runtime import Head, open_model
 from edge_imprint_runtime.contract import Frame
 from edge_imprint_runtime.frames import frame_to_rgb, rgb_to_frame
 from edge_imprint_runtime.images import prepare
-from tests.c.shop import Done, Program, picture
+from tests.c.shop import Done, MakeModel, Program, picture
 
 MakeHead = Callable[..., Head]
-MakeModel = Callable[..., Path]
 
 NV12 = Frame("nv12", 24, 40, "bt709", "full")
-
-
-@pytest.fixture(scope="module")
-def classify(c_build: Path, ort_library: Path) -> Program:
-    return Program(c_build / "ei-classify", ort_library)
-
-
-@pytest.fixture(scope="module")
-def make_model(
-    tiny_backbone: bytes, make_head: MakeHead, tmp_path_factory: pytest.TempPathFactory
-) -> MakeModel:
-    """Return ``make(calibrated=False, **fuse's options)``: a model's path."""
-
-    def make(calibrated: bool = False, **options: object) -> Path:
-        head = make_head(calibrated=calibrated)
-        path = tmp_path_factory.mktemp("model") / "m.onnx"
-        path.write_bytes(to_bytes(fuse(tiny_backbone, head, **options)))  # type: ignore[arg-type]
-        return path
-
-    return make
 
 
 # ------------------------------------------------------------------------------- frames --

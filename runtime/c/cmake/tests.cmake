@@ -6,14 +6,24 @@
 #   __wrap_NAME ...     it stands in for NAME: linked with --wrap=NAME
 #   kind: shared library  (in a comment) it becomes tests/libNAME.so, without our library
 #   needs: FOLDER/FILE.c  (in a comment) a source of runtime/c to be compiled with it
-# A folder tests/c/programs/NAME holds what else belongs to it.
+# A header of tests/c/programs says it for each source that includes it. A folder
+# tests/c/programs/NAME holds what else belongs to a source.
 include_guard()
 
 file(GLOB test_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/../../tests/c/programs/*.c)
+file(GLOB test_headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/../../tests/c/programs/*.h)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${test_headers})
 foreach(source IN LISTS test_sources)
   get_filename_component(name ${source} NAME_WE)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${source})
   file(READ ${source} text)
+  foreach(header IN LISTS test_headers)
+    get_filename_component(header_name ${header} NAME)
+    if(text MATCHES "#include \"${header_name}\"")
+      file(READ ${header} header_text)
+      string(APPEND text "${header_text}")
+    endif()
+  endforeach()
   if(text MATCHES "kind: shared library" OR name STREQUAL "failing_ort")
     add_library(test_${name} SHARED ${source})
     target_link_libraries(test_${name} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})

@@ -10,45 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "counted_malloc.h"
 #include "lane.h"
 
 #define ROUNDS 1000
 #define COUNT 4
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-int __real_posix_memalign(void **memory, size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes);
-
-static long ours;
-
-void *__wrap_malloc(size_t bytes)
-{
-    ours++;
-    return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes)
-{
-    ours++;
-    return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes)
-{
-    ours++;
-    return __real_realloc(memory, bytes);
-}
-
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes)
-{
-    ours++;
-    return __real_posix_memalign(memory, alignment, bytes);
-}
 
 static long (*all_allocations)(void);
 
@@ -117,12 +83,12 @@ static int count_round(const char *what, ei_status (*run)(int))
     for (int i = 0; i < 10; i++)
         if (run(i))
             return 1;
-    long all_before = all_allocations ? all_allocations() : 0, ours_before = ours;
+    long all_before = all_allocations ? all_allocations() : 0, ours_before = allocations;
     for (int i = 0; i < ROUNDS; i++)
         if (run(i))
             return 1;
     long all_after = all_allocations ? all_allocations() : 0;
-    printf("%s %ld %ld\n", what, ours - ours_before, all_after - all_before);
+    printf("%s %ld %ld\n", what, allocations - ours_before, all_after - all_before);
     return 0;
 }
 

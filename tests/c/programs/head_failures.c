@@ -1,49 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* head_failures HEAD: reads it, lays it out, teaches, forgets, writes; each allocation fails in
  * turn. Prints how many there were. What is not freed then is the leak checker's to find. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "class_tensors.h"
+#include "counted_malloc.h"
 #include "head.h"
 #include "teaching.h"
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-int __real_posix_memalign(void **memory, size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes);
-
-static long allocations, failing; /* the one that fails, from 1; 0: none */
-
-static int fails(void)
-{
-    return ++allocations == failing;
-}
-
-void *__wrap_malloc(size_t bytes)
-{
-    return fails() ? NULL : __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes)
-{
-    return fails() ? NULL : __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes)
-{
-    return fails() ? NULL : __real_realloc(memory, bytes);
-}
-
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes)
-{
-    return fails() ? ENOMEM : __real_posix_memalign(memory, alignment, bytes);
-}
 
 static float rows[4 * 65536];
 

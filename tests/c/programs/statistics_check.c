@@ -1,92 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the statistics of ei-bench on what a test gives: a line of stdin is a command and its
- * arguments, and is answered by one line of JSON.
+/* Runs the statistics of ei-bench on what a test gives. Besides the commands of commands.h:
  *
  *     series FILE COUNT   load raw int64 samples; what follows is about them
  *     starts FILE         load as many int64 times ("-": not known)
- *     values FILE COUNT   load raw float64 values, for "dependence"
- *     fail_at N           the Nth allocation from here on fails (0: none), once */
+ *     values FILE COUNT   load raw float64 values, for "dependence" */
 #include <inttypes.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "commands.h"
 #include "difference.h"
-#include "errors.h"
 #include "order.h"
 #include "shifts.h"
 #include "statistics.h"
 
-#define MOST_ARGUMENTS 24
-
 static int64_t *samples, *starts;
 static double *values;
 static size_t count, value_count;
-static char *given[MOST_ARGUMENTS];
-static long long until_failure;
-static jmp_buf next_command;
-
-void *__real_eip_allocate(size_t items, size_t bytes);
-void *__real_eip_allocate_array(size_t items, size_t bytes);
-void *__wrap_eip_allocate(size_t items, size_t bytes);
-void *__wrap_eip_allocate_array(size_t items, size_t bytes);
-
-static bool fails(void)
-{
-    if (!until_failure || --until_failure)
-        return false;
-    eip_fail(EI_OUT_OF_MEMORY, "this one was asked to fail");
-    return true;
-}
-
-void *__wrap_eip_allocate(size_t items, size_t bytes)
-{
-    return fails() ? NULL : __real_eip_allocate(items, bytes);
-}
-
-void *__wrap_eip_allocate_array(size_t items, size_t bytes)
-{
-    return fails() ? NULL : __real_eip_allocate_array(items, bytes);
-}
-
-static double number(int argument)
-{
-    return strtod(given[argument], NULL);
-}
-
-static long long whole(int argument)
-{
-    return strtoll(given[argument], NULL, 10);
-}
-
-/* A failure is the command's answer. */
-static void must(bool well)
-{
-    if (well)
-        return;
-    printf("{\"failed\": \"%s\"}\n", ei_last_error());
-    longjmp(next_command, 1);
-}
-
-static void *load(const char *path, size_t bytes)
-{
-    FILE *file = fopen(path, "rb");
-    void *data = malloc(bytes ? bytes : 1);
-    if (!file || !data || fread(data, 1, bytes, file) != bytes) {
-        fprintf(stderr, "can't read %zu bytes of %s\n", bytes, path);
-        exit(2);
-    }
-    fclose(file);
-    return data;
-}
-
-static void run_fail_at(void)
-{
-    until_failure = whole(1);
-    puts("{}");
-}
 
 static void run_series(void)
 {
@@ -331,10 +260,7 @@ static void run_student(void)
            bench_student_quantile(number(3), number(2)));
 }
 
-static const struct command {
-    const char *name;
-    void (*run)(void);
-} commands[] = {
+static const command commands[] = {
     {"series", run_series},         {"starts", run_starts},   {"values", run_values},
     {"rank", run_rank},             {"select", run_select},   {"intervals", run_intervals},
     {"fewest", run_fewest},         {"design", run_design},   {"dependence", run_dependence},
@@ -346,33 +272,11 @@ static const struct command {
     {"compare", run_compare},
 };
 
-static void run_one(const struct command *command)
-{
-    if (!setjmp(next_command))
-        command->run();
-    fflush(stdout);
-}
-
 int main(void)
 {
-    char line[8192];
-    while (fgets(line, sizeof line, stdin)) {
-        int arguments = 0;
-        for (char *word = strtok(line, " \n"); word && arguments < MOST_ARGUMENTS - 1;
-             word = strtok(NULL, " \n"))
-            given[arguments++] = word;
-        given[arguments] = NULL;
-        size_t known = sizeof commands / sizeof *commands, at = 0;
-        while (arguments && at < known && strcmp(commands[at].name, given[0]))
-            at++;
-        if (!arguments || at == known) {
-            fprintf(stderr, "no such command: %s\n", arguments ? given[0] : "");
-            return 2;
-        }
-        run_one(&commands[at]);
-    }
+    bool well = answer_all(commands, sizeof commands / sizeof *commands, " \n");
     free(samples);
     free(starts);
     free(values);
-    return 0;
+    return well ? 0 : 2;
 }
