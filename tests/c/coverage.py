@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which lines of runtime/c/src the C tests run: ``python -m tests.c.coverage [--read]``.
+"""Which lines of runtime/c the C tests run: ``python -m tests.c.coverage [--read]``.
 
 Runs the tests with a build that counts lines, and prints a table; with --read only the table
-of a run before. Ends with 1 where fewer than 95 % of the lines were run.
+of a run before. Ends with 1 where fewer than 95 % of the library's lines were run, or 93 % of
+the programs', of whose lines chance chooses some (an interrupt, a short read of a pipe).
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "c-tests" / "coverage"
-LEAST_PERCENT = 95.0
+LEAST_PERCENT = {"src": 95.0, "programs": 93.0}
 # These build for themselves, or run the other tests once more.
 LEFT_OUT = ("build", "packages", "sanitizers", "fuzz")
+
+# The library, and the programs: the folders of what CMake compiled, and where its sources are.
+PARTS = {
+    "src": ("edge_imprint_objects",),
+    "programs": ("edge_imprint_programs", "ei-bench", "ei-classify", "ei-teach"),
+}
 
 Lines = dict[int, int]
 
@@ -38,12 +45,16 @@ def run_tests(folder: Path) -> None:
     )
 
 
-def read(folder: Path) -> dict[str, Lines]:
-    """Read the counts of the library's sources: file -> line -> how often."""
+def read(folder: Path, part: str) -> dict[str, Lines]:
+    """Read the counts of a part's sources: file -> line -> how often."""
     gcov = shutil.which("gcov")
     if gcov is None:
         sys.exit("needs gcov; on Debian: apt-get install gcc")
-    notes = sorted((folder / "CMakeFiles/edge_imprint_objects.dir").rglob("*.gcno"))
+    notes = sorted(
+        note
+        for target in PARTS[part]
+        for note in (folder / "CMakeFiles" / f"{target}.dir").rglob("*.gcno")
+    )
     if not notes:
         sys.exit(f"there is no build that counts lines in {folder}")
     out = subprocess.run(
@@ -57,7 +68,7 @@ def read(folder: Path) -> dict[str, Lines]:
     for text in out.splitlines():
         for file in json.loads(text)["files"]:
             path = Path(file["file"])
-            if path.suffix == ".c" and path.parent.name == "src":
+            if path.suffix == ".c" and part in path.parts:
                 lines = found[path.name]
                 for line in file["lines"]:
                     number = line["line_number"]
@@ -65,7 +76,7 @@ def read(folder: Path) -> dict[str, Lines]:
     return found
 
 
-def table(found: dict[str, Lines]) -> float:
+def table(part: str, found: dict[str, Lines]) -> float:
     """Print a line a file, with the lines that did not run; return the percentage of all."""
     width = max(map(len, found))
     for name in sorted(found):
@@ -76,7 +87,7 @@ def table(found: dict[str, Lines]) -> float:
     total = sum(len(lines) for lines in found.values())
     run = sum(bool(count) for lines in found.values() for count in lines.values())
     percent = 100 * run / total
-    print(f"{'all of src':<{width}}  {total:5}  {percent:6.1f} %")
+    print(f"{'all of ' + part:<{width}}  {total:5}  {percent:6.1f} %")
     return percent
 
 
@@ -99,11 +110,11 @@ def main() -> int:
     options = parser.parse_args()
     if not options.read:
         run_tests(options.folder.resolve())
-    percent = table(read(options.folder.resolve()))
-    if percent < LEAST_PERCENT:
-        print(f"below {LEAST_PERCENT} %")
-        return 1
-    return 0
+    folder = options.folder.resolve()
+    below = [part for part in PARTS if table(part, read(folder, part)) < LEAST_PERCENT[part]]
+    for part in below:
+        print(f"{part} is below {LEAST_PERCENT[part]} %")
+    return 1 if below else 0
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ def test_lines_that_ran_and_that_did_not(
     run(tool("gcc"), "--coverage", "-O0", "-c", source, "-o", objects / "it.o")
     run("gcc", "--coverage", objects / "it.o", "-o", tmp_path / "it")
     run(tmp_path / "it")
-    found = read(tmp_path)
+    found = read(tmp_path, "src")
     assert [number for number, count in found["it.c"].items() if not count] == [4]
-    assert table(found) == 75.0
+    assert table("src", found) == 75.0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["it.c", "4", "75.0", "%", "4"],
         ["all", "of", "src", "4", "75.0", "%"],
