@@ -13,6 +13,7 @@ import pytest
 from edge_imprint_export import fuse
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime import Head
+from tests.c.benching import Bench
 from tests.c.building import Builds, installed_ort
 from tests.c.shop import MakeModel, Program
 
@@ -72,6 +73,12 @@ def ei(c_build: Path, ort_library: Path) -> Library:
 def classify(c_build: Path, ort_library: Path) -> Program:
     """The program `ei-classify`."""
     return Program(c_build / "ei-classify", ort_library)
+
+
+@pytest.fixture(scope="session")
+def bench(c_build: Path, ort_library: Path) -> Bench:
+    """The program `ei-bench`, run as a user runs it."""
+    return Bench(c_build, ort_library)
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,16 @@ def nan_head(site: Site) -> None:
     site.beside(bytes(data))
 
 
+def a_head(site: Site) -> None:
+    """It is told as what it is."""
+    path = site.make_head().save(site.folder / "shop.imprint")
+    try:
+        site.ei.open(path)
+    except CallError as error:
+        assert "is a head, not a model" in error.message
+        raise
+
+
 def to_head(head: Head) -> bytes:
     return head.to_bytes()
 
@@ -321,6 +331,7 @@ CASES: dict[str, dict[str, Callable[[Site], object]]] = {
     },
     "EI_MODEL_FILE": {
         "text": no_onnx,
+        "a head": a_head,
         "other input": other_input,
         "no scores": without_scores,
         "labels of 64 bits": labels_of_64_bits,

@@ -25,12 +25,6 @@ from tests.c.benching import QUICK, Bench
 
 
 @pytest.fixture(scope="session")
-def bench(c_build: Path, ort_library: Path) -> Bench:
-    """ei-bench, run as a user runs it."""
-    return Bench(c_build, ort_library)
-
-
-@pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: bytes) -> Path:
     """A backbone alone: no labels, no contract, and a fixed name of its output."""
     model = onnx.load_from_string(tiny_backbone)

@@ -22,12 +22,6 @@ from tests.c.benching import QUICK, Bench
 NUMBERS = ("min_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
 
 
-@pytest.fixture(scope="session")
-def bench(c_build: Path, ort_library: Path) -> Bench:
-    """ei-bench, run as a user runs it."""
-    return Bench(c_build, ort_library)
-
-
 def test_a_report_and_a_file(bench: Bench, tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     options = ["--batch", "1,2", "--iterations", 30, "--label", "first ç", *QUICK]

@@ -19,12 +19,6 @@ from edge_imprint_runtime.reporting.schema import read_report
 from tests.c.benching import QUICK, Bench
 
 
-@pytest.fixture(scope="session")
-def bench(c_build: Path, ort_library: Path) -> Bench:
-    """ei-bench, run as a user runs it."""
-    return Bench(c_build, ort_library)
-
-
 @pytest.fixture
 def busy() -> Iterator[None]:
     """All cores are kept busy by others."""

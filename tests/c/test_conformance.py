@@ -69,9 +69,7 @@ def arm_build(c_builds: Builds) -> Path:
         return c_builds.get("release")
     tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")
     chain = SOURCE / "cmake/aarch64.cmake"
-    return c_builds.get(
-        "aarch64", CMAKE_TOOLCHAIN_FILE=str(chain), CMAKE_INSTALL_PREFIX="/usr"
-    )
+    return c_builds.get("aarch64", CMAKE_TOOLCHAIN_FILE=str(chain))
 
 
 def test_on_64_bit_arm(arm_build: Path, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_scores(program: Path) -> None:
         1e-4,
         9.9e-5,
         0.1,
+        2.0**-24,
+        2.0**-44,
     ]
     found = printed(program, b"n", [float.hex(value).encode() for value in values])
     assert found == [json.dumps(value).encode() for value in values]

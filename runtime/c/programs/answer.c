@@ -28,12 +28,6 @@ static void json_optional(const char *key, bool there, double value)
         fputs("null", stdout);
 }
 
-static void json_text(const char *key, const char *text)
-{
-    printf("\"%s\": ", key);
-    print_json_text(stdout, text);
-}
-
 static void print_json(answer_of of, const ei_predictions *found, const ei_ranked *best,
                        size_t ranked, bool with_top)
 {
@@ -41,15 +35,15 @@ static void print_json(answer_of of, const ei_predictions *found, const ei_ranke
     bool calibrated = one->known >= 0;
     putchar('{');
     if (of.path)
-        json_text("path", of.path);
+        print_json_member(stdout, "path", of.path);
     else
         printf("\"frame\": %" PRId64, of.frame);
     fputs(", ", stdout);
-    json_text("label", one->label);
+    print_json_member(stdout, "label", one->label);
     printf(", \"index\": %" PRId32, one->index);
     json_optional("score", true, one->score);
     fputs(", ", stdout);
-    json_text("nearest", one->nearest);
+    print_json_member(stdout, "nearest", one->nearest);
     printf(", \"known\": %s", !calibrated ? "null" : one->known ? "true" : "false");
     json_optional("probability", calibrated, one->probability);
     if (one->proxy < 0)
@@ -60,7 +54,7 @@ static void print_json(answer_of of, const ei_predictions *found, const ei_ranke
         fputs(", \"top\": [", stdout);
         for (size_t i = 0; i < ranked; i++) {
             fputs(i ? ", {" : "{", stdout);
-            json_text("label", best[i].label);
+            print_json_member(stdout, "label", best[i].label);
             printf(", \"index\": %" PRId32, best[i].index);
             json_optional("score", true, best[i].score);
             json_optional("probability", calibrated, best[i].probability);
@@ -111,9 +105,9 @@ void answer_print(answer_of of, const ei_predictions *found, bool json, int64_t 
 void answer_print_error(const char *path, const char *message)
 {
     putchar('{');
-    json_text("path", path);
+    print_json_member(stdout, "path", path);
     fputs(", ", stdout);
-    json_text("error", message);
+    print_json_member(stdout, "error", message);
     fputs("}\n", stdout);
 }
 

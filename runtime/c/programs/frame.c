@@ -93,26 +93,10 @@ static void fill_tables(frame_colour colour, tables *to)
     }
 }
 
-static void bgr_to_rgb(const ei_image *frame, size_t stride, uint8_t *rgb)
-{
-    for (int32_t y = 0; y < frame->height; y++) {
-        const uint8_t *from = (const uint8_t *)frame->data + (size_t)y * stride;
-        for (int32_t x = 0; x < frame->width; x++, from += 3, rgb += 3) {
-            rgb[0] = from[2];
-            rgb[1] = from[1];
-            rgb[2] = from[0];
-        }
-    }
-}
-
 void frame_to_rgb(const ei_image *frame, frame_colour colour, uint8_t *rgb)
 {
-    size_t pixel_bytes = frame->format == EI_NV12 ? 1 : frame->format == EI_YUYV ? 2 : 3;
+    size_t pixel_bytes = frame->format == EI_NV12 ? 1 : 2;
     size_t stride = frame->stride_bytes ? frame->stride_bytes : (size_t)frame->width * pixel_bytes;
-    if (!frame_is_yuv(frame->format)) {
-        bgr_to_rgb(frame, stride, rgb);
-        return;
-    }
     tables table;
     fill_tables(colour, &table);
     const uint8_t *data = frame->data, *chroma = frame->chroma;

@@ -26,7 +26,7 @@ bool frame_is_yuv(ei_format format);
 /* Return the bytes of a frame whose rows follow each other; 0 where Y, U and V want even sides. */
 size_t frame_bytes(ei_format format, int32_t width, int32_t height);
 
-/* Turn a frame of EI_NV12, EI_YUYV or EI_BGR8 into RGB: width * height * 3 bytes. */
+/* Turn a frame of EI_NV12 or EI_YUYV into RGB: width * height * 3 bytes. */
 void frame_to_rgb(const ei_image *frame, frame_colour colour, uint8_t *rgb);
 
 /* Turn RGB into a frame of EI_NV12 or EI_YUYV, its rows one after the other; U and V are the mean

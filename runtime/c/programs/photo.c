@@ -158,8 +158,8 @@ static photo_status say(photo_job *job, photo_status status, const char *name,
     return status;
 }
 
-photo_status photo_decode(const void *data, size_t bytes, const char *name, photo *photo,
-                          char message[PHOTO_MESSAGE])
+static photo_status decode_upright(const void *data, size_t bytes, const char *name,
+                                   photo *photo, char message[PHOTO_MESSAGE])
 {
     photo_job job = {.data = data, .bytes = bytes, .photo = photo};
     memset(photo, 0, sizeof *photo);
@@ -215,7 +215,7 @@ photo_status photo_read(const char *path, photo *photo, char message[PHOTO_MESSA
         snprintf(message, PHOTO_MESSAGE, "cannot read the image %.600s: %s", path,
                  strerror(problem));
     else
-        status = photo_decode(data, bytes, path, photo, message);
+        status = decode_upright(data, bytes, path, photo, message);
     free(data);
     return status;
 }

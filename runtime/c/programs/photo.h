@@ -37,10 +37,6 @@ typedef enum {
  *   message  becomes one sentence after a failure: what is wrong, with the file's name */
 photo_status photo_read(const char *path, photo *photo, char message[PHOTO_MESSAGE]);
 
-/* Read a photo that lies in memory; `name` is for messages. */
-photo_status photo_decode(const void *data, size_t bytes, const char *name, photo *photo,
-                          char message[PHOTO_MESSAGE]);
-
 /* Free the pixels, and make it zero. */
 void photo_free(photo *photo);
 

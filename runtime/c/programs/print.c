@@ -3,10 +3,12 @@
 
 #include <math.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
-size_t read_character(const char *text, unsigned *character)
+#include "head_write.h"
+
+/* Return the bytes of the UTF-8 character at text, and it itself; 0: there is none. */
+static size_t read_character(const char *text, unsigned *character)
 {
     const unsigned char *bytes = (const unsigned char *)text;
     static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -108,27 +110,19 @@ void print_json_text(FILE *file, const char *text)
     putc('"', file);
 }
 
+void print_json_member(FILE *file, const char *key, const char *text)
+{
+    fprintf(file, "\"%s\": ", key);
+    print_json_text(file, text);
+}
+
 void print_json_number(FILE *file, double value)
 {
-    char text[40];
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*e", digits - 1, value);
-        if (strtod(text, NULL) == value)
-            break;
-    }
-    /* Python writes exponents below -4 and from 16 on, and a point in all other numbers. */
-    char *exponent = strchr(text, 'e');
-    int power = exponent ? atoi(exponent + 1) : 0;
+    char text[EIP_NUMBER_BYTES];
     if (!isfinite(value)) {
         fputs(isnan(value) ? "NaN" : value < 0 ? "-Infinity" : "Infinity", file);
         return;
     }
-    if (power < -4 || power >= 16) {
-        *exponent = '\0';
-        fprintf(file, "%se%c%02d", text, power < 0 ? '-' : '+', abs(power));
-        return;
-    }
-    int digits = (int)(exponent - text) - (text[0] == '-');
-    int places = (digits > 1 ? digits - 2 : 0) - power;
-    fprintf(file, "%.*f", places > 1 ? places : 1, value);
+    eip_write_number(value, text);
+    fputs(text, file);
 }

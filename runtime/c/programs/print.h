@@ -17,10 +17,10 @@ void print_quoted(FILE *file, const char *text);
  * bytes) all of it is ASCII: a byte becomes \udcXX. */
 void print_json_text(FILE *file, const char *text);
 
+/* Print a member of an object whose value is text: "key": "text". */
+void print_json_member(FILE *file, const char *key, const char *text);
+
 /* Print a number: the shortest decimal that reads back as the same double, 0.5 or 1e-05. */
 void print_json_number(FILE *file, double value);
-
-/* Return the bytes of the UTF-8 character at text, and it itself; 0: there is none. */
-size_t read_character(const char *text, unsigned *character);
 
 #endif

@@ -192,30 +192,24 @@ static told_class class_at(const eip_head *head, size_t index)
     return (told_class){head->contract.labels[index], host, (int64_t)count - host, (int64_t)photos};
 }
 
-static void json_text(const char *key, const char *text)
-{
-    printf("\"%s\": ", key);
-    print_json_text(stdout, text);
-}
-
 static void tell_json(const result *result, const eip_head *head)
 {
     putchar('{');
-    json_text("model", result->model);
+    print_json_member(stdout, "model", result->model);
     fputs(", ", stdout);
-    json_text("class", given.label);
+    print_json_member(stdout, "class", given.label);
     if (given.forget)
         fputs(", \"forgotten\": true", stdout);
     else
         printf(", \"new\": %s, \"photos\": %zu, \"recognized\": %zu",
                result->is_new ? "true" : "false", result->photos, result->recognized);
     fputs(", ", stdout);
-    json_text("head", result->head);
+    print_json_member(stdout, "head", result->head);
     fputs(", \"classes\": [", stdout);
     for (size_t i = 0; i < head->contract.classes; i++) {
         told_class one = class_at(head, i);
         fputs(i ? ", {" : "{", stdout);
-        json_text("label", one.label);
+        print_json_member(stdout, "label", one.label);
         printf(", \"host_proxies\": %" PRId64 ", \"taught_proxies\": %" PRId64
                ", \"taught_photos\": %" PRId64 ", \"threshold\": ",
                one.host_proxies, one.taught_proxies, one.taught_photos);

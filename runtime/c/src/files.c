@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -20,7 +19,6 @@
 
 #include "json.h"
 
-#define HUGE_PAGE ((size_t)2 << 20)
 #define MAX_LINKS 40
 #define MAX_TRIES 100
 #define NAME_BYTES 50 /* of the file's name in the temporary one's: names have 255 at most */
@@ -60,15 +58,6 @@ eip_stamp eip_stamp_of(const char *path)
 }
 
 /* -------------------------------------------------------------------------------- reading -- */
-
-/* Ask for huge pages: filling 40 MB then costs some ten page faults instead of 10,000. */
-static void prefer_huge_pages(void *memory, size_t bytes)
-{
-    uintptr_t begin = ((uintptr_t)memory + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    uintptr_t end = ((uintptr_t)memory + bytes) / HUGE_PAGE * HUGE_PAGE;
-    if (begin < end)
-        madvise((void *)begin, end - begin, MADV_HUGEPAGE);
-}
 
 /* Read up to `bytes`; returns how many there were, or -1. */
 static ssize_t read_all(int file, char *to, size_t bytes)
@@ -115,7 +104,6 @@ ei_status eip_read_file(const char *path, size_t limit, ei_status status, void *
         status = EI_OUT_OF_MEMORY;
         goto done;
     }
-    prefer_huge_pages(memory, *bytes);
     ssize_t got = read_all(file, memory, *bytes);
     ssize_t more = got < 0 ? -1 : read_all(file, &extra, 1);
     if (more < 0)

@@ -7,8 +7,6 @@
 
 #include "head.h"
 
-#define NOTE EIP_PREFIX "note."
-
 static const char *const norms[] = {"none", "l2"};
 static const char *const aggregations[] = {"max", "mnn"};
 static const char *const distances[] = {"inner_product", "cosine", "euclidean", "manhattan",
@@ -133,7 +131,7 @@ static ei_status put_notes(eip_metadata *metadata, const eip_metadata *from)
 {
     for (size_t i = 0; i < from->count; i++) {
         const eip_entry *entry = &from->entries[i];
-        if (strncmp(entry->key, NOTE, strlen(NOTE)) != 0)
+        if (strncmp(entry->key, EIP_NOTE_PREFIX, strlen(EIP_NOTE_PREFIX)) != 0)
             continue;
         ei_status status = eip_metadata_add(metadata, entry->key, strlen(entry->key),
                                             entry->value, strlen(entry->value));

@@ -17,7 +17,8 @@ eip_json eip_json_begin(const char *text, size_t bytes)
     return (eip_json){.at = text, .end = text + bytes, .problem = NULL};
 }
 
-char eip_json_peek(eip_json *json)
+/* Skip blanks; return the next byte without taking it, or 0 at the end. */
+static char peek(eip_json *json)
 {
     while (json->at < json->end &&
            (*json->at == ' ' || *json->at == '\n' || *json->at == '\r' || *json->at == '\t'))
@@ -27,7 +28,7 @@ char eip_json_peek(eip_json *json)
 
 bool eip_json_take(eip_json *json, char wanted)
 {
-    if (json->problem || eip_json_peek(json) != wanted)
+    if (json->problem || peek(json) != wanted)
         return false;
     json->at++;
     return true;
@@ -35,7 +36,7 @@ bool eip_json_take(eip_json *json, char wanted)
 
 bool eip_json_done(eip_json *json)
 {
-    eip_json_peek(json);
+    peek(json);
     if (json->at != json->end)
         return refuse(json, "something follows the end of the JSON text");
     return !json->problem;
@@ -43,7 +44,7 @@ bool eip_json_done(eip_json *json)
 
 bool eip_json_null(eip_json *json)
 {
-    if (json->problem || eip_json_peek(json) != 'n' || json->end - json->at < 4 ||
+    if (json->problem || peek(json) != 'n' || json->end - json->at < 4 ||
         memcmp(json->at, "null", 4) != 0)
         return false;
     json->at += 4;
@@ -53,7 +54,7 @@ bool eip_json_null(eip_json *json)
 bool eip_json_natural(eip_json *json, uint64_t *value)
 {
     uint64_t sum = 0;
-    eip_json_peek(json);
+    peek(json);
     const char *start = json->at;
     if (json->problem)
         return false;

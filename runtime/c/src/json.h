@@ -21,9 +21,6 @@ typedef struct eip_json {
 
 eip_json eip_json_begin(const char *text, size_t bytes);
 
-/* Skip blanks; return the next byte without taking it, or 0 at the end. */
-char eip_json_peek(eip_json *json);
-
 /* Take one of the bytes {}[]:, after blanks; false: another stands there. */
 bool eip_json_take(eip_json *json, char wanted);
 

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -15,7 +16,7 @@ typedef double pair __attribute__((vector_size(16), aligned(8), may_alias));
 typedef int64_t integer_pair __attribute__((vector_size(16)));
 typedef float narrow_pair __attribute__((vector_size(8), aligned(4), may_alias));
 typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint32_t bits __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(16), aligned(1), may_alias));
 
 typedef enum { VALUE, SQUARE, PRODUCT, SQUARE_GAP, ABSOLUTE_GAP } term;
 
@@ -32,20 +33,23 @@ typedef int32_t order __attribute__((vector_size(16)));
 #define BLOCK 128 /* numpy's: longer rows are halved first */
 #define INLINE static inline __attribute__((always_inline))
 
-bool eip_finite(const float *values, size_t count)
+bool eip_finite(const void *values, size_t count)
 {
     /* All exponent bits set: NaN or infinity. Adding one to the exponent makes the sign bit. */
+    const unsigned char *at = values;
     bits found = {0}, found_too = {0};
     size_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-        found |= (*(const bits *)(values + i) & 0x7fffffffu) + 0x00800000u;
-        found_too |= (*(const bits *)(values + i + 4) & 0x7fffffffu) + 0x00800000u;
+    for (; i + 8 <= count; i += 8, at += 32) {
+        found |= (*(const bits *)at & 0x7fffffffu) + 0x00800000u;
+        found_too |= (*(const bits *)(at + 16) & 0x7fffffffu) + 0x00800000u;
     }
     found |= found_too;
-    bool finite = !((found[0] | found[1] | found[2] | found[3]) >> 31);
-    for (; i < count; i++)
-        finite = finite && isfinite(values[i]);
-    return finite;
+    uint32_t sum = found[0] | found[1] | found[2] | found[3], last;
+    for (; i < count; i++, at += sizeof last) {
+        memcpy(&last, at, sizeof last);
+        sum |= (last & 0x7fffffffu) + 0x00800000u;
+    }
+    return !(sum >> 31);
 }
 
 INLINE double one(const double *a, const double *b, term kind)

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Whether none of them is NaN or infinite. */
-bool eip_finite(const float *values, size_t count);
+/* Whether none of these float32 is NaN or infinite; they may lie at any address. */
+bool eip_finite(const void *values, size_t count);
 
 /* Sum of values, of their squares, of a * b, of the squares of a - b, of |a - b|. */
 double eip_sum(const double *values, size_t count);

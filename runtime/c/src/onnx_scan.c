@@ -256,6 +256,11 @@ ei_status eip_onnx_scan(const void *data, size_t bytes, const char *where, eip_m
                         "file; export it again",
                         eip_wire_show(wire, walk.external, name),
                         eip_wire_show(wire, walk.location, location));
+    /* A head file: the length of its header, then the header, which is JSON. */
+    if (wire->status == EI_MODEL_FILE && bytes > 9 && !memcmp(wire->data + 8, "{\"", 2))
+        return eip_fail(EI_MODEL_FILE,
+                        "%s is a head, not a model; make one of it with: edge-imprint export",
+                        where);
     return wire->status ? wire->status : read_notes(wire, metadata);
 }
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define BLOCK 64 /* a loop of a known length is one that compilers make vectors of */
+#include "numbers.h"
 
 /* How an image lies in memory: rows of so many bytes. Of NV12 both planes are rows. */
 typedef struct layout {
@@ -70,25 +70,6 @@ static bool lay_out(const ei_image *image, bool embedding, layout *found)
     return !__builtin_mul_overflow(found->stride_bytes, height, &whole) && whole <= PTRDIFF_MAX;
 }
 
-/* All float bits of an infinity or a NaN are at or above 0x7f800000 without the sign: no float is
- * computed with, so that none can trap. */
-bool eip_all_finite(const void *numbers, size_t count)
-{
-    const unsigned char *at = numbers;
-    uint32_t block[BLOCK];
-    for (size_t done = 0; done < count; done += BLOCK) {
-        size_t some = count - done < BLOCK ? count - done : BLOCK;
-        memset(block, 0, sizeof block);
-        memcpy(block, at + done * sizeof(float), some * sizeof(float));
-        uint32_t bad = 0;
-        for (size_t i = 0; i < BLOCK; i++)
-            bad |= ((block[i] & 0x7fffffffu) + 0x00800000u) & 0x80000000u;
-        if (bad)
-            return false;
-    }
-    return true;
-}
-
 static ei_status wrong_size(const eip_intake *intake, const ei_image *image, size_t index)
 {
     if (intake->input == EIP_INPUT_EMBEDDING)
@@ -143,7 +124,7 @@ static ei_status check_one(const eip_intake *intake, const ei_image *images, siz
                         image->stride_bytes, lies.row_bytes,
                         is_float ? "rows of numbers must follow each other: give 0"
                                  : "give the bytes from a row to the next, or 0");
-    if (is_float && !eip_all_finite(image->data, lies.rows * (size_t)image->width))
+    if (is_float && !eip_finite(image->data, lies.rows * (size_t)image->width))
         return eip_fail(EI_INPUT_VALUE, "image %zu holds NaN or infinity; check what made it",
                         index);
     return EI_OK;

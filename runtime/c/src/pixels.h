@@ -33,9 +33,6 @@ void eip_intake_shape(const eip_intake *intake, const ei_image *image, size_t co
 ei_status eip_intake_check(const eip_intake *intake, const ei_image *images, size_t count,
                            size_t *image_bytes, int64_t *shape, int *dimensions);
 
-/* Whether no number is NaN or infinite; they may lie at any address. */
-bool eip_all_finite(const void *numbers, size_t count);
-
 /* Whether the images lie in memory just as the model takes them, one after the other. */
 bool eip_intake_direct(const eip_intake *intake, const ei_image *images, size_t count,
                        size_t image_bytes);

@@ -4,6 +4,7 @@
 
 #include "lane.h"
 #include "model.h"
+#include "numbers.h"
 
 struct ei_predictions {
     eip_lane lane; /* holds what the labels lie in */
@@ -102,7 +103,7 @@ static ei_status read_answers(ei_predictions *found, size_t count)
 {
     size_t classes = found->classes;
     char *const *labels = found->lane.known->labels;
-    if (!eip_all_finite(found->scores, count * classes))
+    if (!eip_finite(found->scores, count * classes))
         return eip_fail(EI_NON_FINITE, "the model answered NaN or infinity; check its input, or "
                                        "export it again");
     for (size_t i = 0; i < count; i++) {

@@ -149,8 +149,6 @@ ei_status eip_profile_make(const eip_metadata *metadata, const eip_contract *con
     ei_status status = EI_OK;
     if (contract->teachable == EIP_TEACHABLE_INPUT)
         status = add_noted(eip_metadata_get(metadata, "note.profile"), where, texts);
-    for (int i = 0; i < 3; i++)
-        eip_text_add(texts + i, "", 1); /* the NUL */
     profile->minimum = texts[0].data;
     profile->optimum = texts[1].data;
     profile->maximum = texts[2].data;

@@ -193,14 +193,13 @@ static ei_status read_trace(const eip_session *session, const char *path)
                     session->provider, all);
 }
 
-ei_status eip_proof_take(eip_proof *proof, eip_session *session, const eip_profile *profile)
+ei_status eip_proof_take(eip_session *session, const eip_profile *profile)
 {
     const eip_ort *ort = session->private_->ort;
     size_t count = session->input_count;
     feed fed = {NULL, NULL, count};
     bool ran = false;
     char *trace = NULL;
-    (void)proof;
     fed.zeros = eip_allocate(count, sizeof *fed.zeros);
     fed.values = eip_allocate(count, sizeof *fed.values);
     ei_status status = fed.zeros && fed.values ? EI_OK : EI_OUT_OF_MEMORY;

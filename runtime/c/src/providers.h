@@ -27,7 +27,7 @@ ei_status eip_providers_append(eip_session *session, OrtSessionOptions *options,
 ei_status eip_proof_begin(eip_proof *proof);
 
 /* Run once with zeros and read which provider ran what. EI_PROVIDER: not the one asked for. */
-ei_status eip_proof_take(eip_proof *proof, eip_session *session, const eip_profile *profile);
+ei_status eip_proof_take(eip_session *session, const eip_profile *profile);
 
 /* Remove the folder. */
 void eip_proof_end(eip_proof *proof);

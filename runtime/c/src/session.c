@@ -293,7 +293,7 @@ ei_status eip_session_open(const char *path, const void *data, size_t bytes, con
     if (!status && profile && profile->max_batch && !made->max_batch)
         made->max_batch = profile->max_batch;
     if (!status && !made->on_cpu)
-        status = eip_proof_take(&wanted.proof, made, profile);
+        status = eip_proof_take(made, profile);
     made->private_->where = NULL; /* the caller's */
     if (status)
         eip_session_release(made); /* which may write the trace */

@@ -220,8 +220,7 @@ static double usual_of(const watch *of, const double *values, double from_s)
     for (size_t i = 0; i < of->trace->count; i++)
         if (of->during[i] && of->trace->times_s[i] >= from_s && !isnan(values[i]))
             seen[count++] = values[i];
-    bench_sort_numbers(seen, count);
-    return count % 2 ? seen[count / 2] : (seen[count / 2 - 1] + seen[count / 2]) / 2;
+    return bench_median(seen, count);
 }
 
 static void look_at_clock(const watch *of, const char *name, const char *what, double from_s)

@@ -3,7 +3,6 @@
  * in series that were shuffled. The shuffles are those that Python's runtime draws. */
 #include <math.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "shifts.h"
@@ -27,12 +26,6 @@ static double largest(const double *ranks, size_t count, const double *scales)
     return most;
 }
 
-static int by_height(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 static void make_heights(size_t count, double *heights)
 {
     double ranks[MOST_STRETCHES], shuffled[MOST_STRETCHES], scales[MOST_STRETCHES] = {0};
@@ -48,7 +41,7 @@ static void make_heights(size_t count, double *heights)
         bench_shuffle(&random, shuffled, count);
         heights[i] = largest(shuffled, count, scales);
     }
-    qsort(heights, NULL_SHUFFLES, sizeof *heights, by_height);
+    bench_sort_numbers(heights, NULL_SHUFFLES);
 }
 
 const double *null_heights(size_t count)

@@ -37,6 +37,12 @@ void bench_sort_numbers(double *values, size_t count)
     qsort(values, count, sizeof *values, by_number);
 }
 
+double bench_median(double *values, size_t count)
+{
+    bench_sort_numbers(values, count);
+    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
 static void swap(int64_t *left, int64_t *right)
 {
     int64_t moved = *left;

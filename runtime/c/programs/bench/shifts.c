@@ -25,21 +25,6 @@ const size_t stretch_counts[STRETCH_COUNTS] = {8, 10, 12, 16, 24, 32, 48, 64};
 
 /* Numbers of stretches. ------------------------------------------------------------------------ */
 
-static int by_number(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
-/* Return the median; the numbers come to lie in order. */
-static double median_of(double *numbers, size_t count)
-{
-    qsort(numbers, count, sizeof *numbers, by_number);
-    if (count % 2)
-        return numbers[count / 2];
-    return (numbers[count / 2 - 1] + numbers[count / 2]) / 2;
-}
-
 /* Return the median of the stretches that are (or are not) in [first, last). */
 static double level_of(const stretches *of, size_t first, size_t last, bool within)
 {
@@ -48,7 +33,7 @@ static double level_of(const stretches *of, size_t first, size_t last, bool with
     for (size_t i = 0; i < of->count; i++)
         if ((i >= first && i < last) == within)
             kept[count++] = of->values[i];
-    return median_of(kept, count);
+    return bench_median(kept, count);
 }
 
 static size_t edge(const stretches *of, size_t number)
@@ -61,7 +46,7 @@ void rank_values(double *values, size_t count)
 {
     double ordered[MOST_STRETCHES], ranks[MOST_STRETCHES], squares = 0;
     memcpy(ordered, values, count * sizeof *ordered);
-    qsort(ordered, count, sizeof *ordered, by_number);
+    bench_sort_numbers(ordered, count);
     for (size_t i = 0; i < count; i++) {
         size_t below = 0, up_to = 0;
         for (size_t k = 0; k < count; k++) {
@@ -192,7 +177,7 @@ static double median_slope(const double *logs, const double *times, size_t count
             if (gap > 0)
                 slopes[found++] = (logs[later] - logs[earlier]) / gap;
         }
-    return found ? median_of(slopes, found) : 0;
+    return found ? bench_median(slopes, found) : 0;
 }
 
 bool bench_find_drift(const int64_t *samples_ns, const int64_t *starts_ns, size_t count,
@@ -375,7 +360,7 @@ bool bench_is_a_step(const int64_t *samples_ns, size_t count, const bench_shift 
     double slope = median_slope(of.values, times, of.count);
     for (size_t i = 0; i < of.count; i++)
         sloped[i] = kept[i] = of.values[i] - slope * times[i];
-    double middle = median_of(kept, of.count);
+    double middle = bench_median(kept, of.count);
     double within = level_of(&of, first, last, true), without = level_of(&of, first, last, false);
     double step_left = 0, slope_left = 0;
     for (size_t i = 0; i < of.count; i++) {

@@ -30,6 +30,10 @@ size_t bench_nearest_rank(size_t count, double percent);
 void bench_sort(int64_t *values, size_t count);
 void bench_sort_numbers(double *values, size_t count);
 
+/* Return the median of `count` >= 1 numbers, the middle of two where they are even; they come to
+ * lie in order. */
+double bench_median(double *values, size_t count);
+
 /* Intervals of percentiles, by the block bootstrap (blocks.c, intervals.c). -------------------- */
 
 /* known false: so few samples (or so many that resemble each other) can't bound it. */
