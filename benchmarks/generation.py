@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from common import write_result
 from edge_imprint import load_backbone
-from edge_imprint.embed import ort_embedder
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint.imprinting.imprint import Proxies, assemble, normalized
 from edge_imprint.imprinting.proxies import generate
 from edge_imprint.imprinting.recipe import Recipe

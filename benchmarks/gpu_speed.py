@@ -42,7 +42,7 @@ _TRTEXEC = ("trtexec", "/usr/src/tensorrt/bin/trtexec")
 def cuda_embedding(job: Job) -> None:
     """Embeddings of torch on CUDA against those of ONNX Runtime on the CPU."""
     backbone = _backbone("timm/resnet18")
-    from edge_imprint.embed import ort_embedder, torch_embedder
+    from edge_imprint.embedding.embedders import ort_embedder, torch_embedder
 
     side = backbone.info.preprocess.height
     images = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), np.uint8)
@@ -203,7 +203,7 @@ def _bound(model: Model, images: Any) -> Callable[[], object]:
 def _eager(images: Any) -> dict[str, Callable[[], object]]:
     torch = _torch()
     backbone = _backbone("timm/resnet18")
-    from edge_imprint.embed import torch_embedder
+    from edge_imprint.embedding.embedders import torch_embedder
 
     runs: dict[str, Callable[[], object]] = {}
     embed = torch_embedder(backbone, "cuda")

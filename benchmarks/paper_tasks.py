@@ -17,7 +17,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST  # noqa: TID251 - see above
 
 from edge_imprint import Backbone, load_backbone
-from edge_imprint.embed import Embedder, pick_embedder
+from edge_imprint.embedding.embedders import Embedder, pick_embedder
 from edge_imprint_runtime import prepare
 from edge_imprint_runtime.errors import NoImagesError
 from tasks import SUBTASKS, Float32, Int64, Task

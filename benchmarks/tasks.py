@@ -24,8 +24,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from edge_imprint import glyphnet, load_backbone
-from edge_imprint.embed import ort_embedder
+from edge_imprint import load_backbone
+from edge_imprint.backbones import glyphnet
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint_runtime import prepare
 from glyphs import SAME_SHAPE, distance_fields, letters_in
 from train_glyphnet import make_images

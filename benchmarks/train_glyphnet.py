@@ -35,7 +35,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from edge_imprint import glyphnet
+from edge_imprint.backbones import glyphnet
 from glyphs import distance_fields
 
 WORK = 48  # side of the warped field, before it is fitted to the box
@@ -191,7 +191,7 @@ def train(seed: int, epochs: int) -> dict[str, FloatArray]:
         epochs: Number of times ``STEPS_PER_EPOCH`` batches.
 
     Returns:
-        The weights, as :func:`edge_imprint.glyphnet.load_weights` gives them.
+        The weights, as :func:`edge_imprint.backbones.glyphnet.load_weights` gives them.
     """
     torch.manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)

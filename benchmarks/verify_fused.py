@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from common import random_head, write_result
 from edge_imprint import ImprintClassifier, load_backbone
-from edge_imprint.embed import ort_embedder
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint_export import fuse, save, verify
 from edge_imprint_runtime import Head, open_model, prepare
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint.embed import Embedder, check_device, pick_embedder
+from edge_imprint.embedding.embedders import Embedder, check_device, pick_embedder
 from edge_imprint.hold_out import check_hold_out, digest_of, read_digests, share_note, without
 from edge_imprint.hold_out import hold_out as choose_held_out
 from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots

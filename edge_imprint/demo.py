@@ -28,7 +28,7 @@ from edge_imprint import demo_page
 from edge_imprint.backbones import graph_for, load_backbone
 from edge_imprint.builder import Build, build, embed_photos
 from edge_imprint.classifier import ImprintClassifier
-from edge_imprint.embed import ort_embedder
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint.imprinting.imprint import imprint
 from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint.imprinting.sources import ByClass

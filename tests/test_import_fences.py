@@ -30,13 +30,13 @@ ARROWS = {
 # Which files may import a library that is large or not always there: a folder, or a file.
 LIBRARIES = {
     "torch": (
-        "edge_imprint/embed.py",
-        "edge_imprint/glyphnet.py",
+        "edge_imprint/embedding/embedders.py",
+        "edge_imprint/backbones/glyphnet.py",
         "edge_imprint/imprinting/kmeans_cuda.py",
-        "edge_imprint/timm_models.py",
+        "edge_imprint/backbones/timm_models.py",
         "export/edge_imprint_export/backbone/torch_export.py",
     ),
-    "timm": ("edge_imprint/timm_models.py",),
+    "timm": ("edge_imprint/backbones/timm_models.py",),
     "torchvision": (),
     "onnxscript": ("export/edge_imprint_export/backbone/torch_export.py",),
     "onnxruntime": (
@@ -194,9 +194,9 @@ def test_the_way_from_embeddings_to_a_head_loads_numpy_only() -> None:
     ("module", "allowed"),
     [
         ("backbones", set()),
-        ("embed", set()),
+        ("embedding", set()),
         ("photos", set()),
-        ("glyphnet", set()),
+        ("backbones.glyphnet", set()),
         ("builder", set()),
         # joblib, under scikit-learn, asks psutil how many cores there are.
         ("classifier", {"psutil", "sklearn", "scipy", "threadpoolctl"}),

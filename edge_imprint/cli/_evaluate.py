@@ -25,7 +25,7 @@ from edge_imprint.cli._console import (
     say,
     table,
 )
-from edge_imprint.embed import check_device, pick_embedder
+from edge_imprint.embedding.embedders import check_device, pick_embedder
 from edge_imprint.evaluation.embeddings_file import read_embeddings
 from edge_imprint.evaluation.evaluate import evaluate as run_evaluate
 from edge_imprint.evaluation.page import COLUMNS, cells, not_run, percent, render, worst_first

@@ -14,7 +14,9 @@ __all__ = [
     "BackboneMismatchError",
     "BackboneNotFoundError",
     "BrokenImageError",
+    "CacheError",
     "ClosedModelError",
+    "ClusterError",
     "ContractKeyError",
     "ContractValueError",
     "ContractVersionError",
@@ -45,8 +47,10 @@ __all__ = [
     "OutputWriteError",
     "ParameterError",
     "ProviderError",
+    "RemoteError",
     "ReportFileError",
     "ReportVersionError",
+    "ShardError",
     "SlowerError",
     "TargetError",
     "TooFewClassesError",
@@ -155,7 +159,26 @@ class TooManyBrokenError(EdgeImprintError):
 
 
 class ManifestError(EdgeImprintError):
-    """A CSV manifest can't be read."""
+    """A manifest (CSV, Parquet) can't be read, or contradicts itself."""
+
+
+class ShardError(EdgeImprintError):
+    """A tar shard can't be read as one."""
+
+
+class RemoteError(EdgeImprintError):
+    """An object store can't be reached, or has not what was asked of it."""
+
+
+# Embedding at scale ------------------------------------------------------------------------
+
+
+class CacheError(EdgeImprintError):
+    """The cache can't be read or changed, where that is what was asked for."""
+
+
+class ClusterError(EdgeImprintError):
+    """A Ray cluster can't be reached or started, or it fails."""
 
 
 # Backbones ---------------------------------------------------------------------------------

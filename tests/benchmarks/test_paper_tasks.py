@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from edge_imprint import load_backbone
-from edge_imprint.embed import ort_embedder
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint_runtime import prepare
 from edge_imprint_runtime.errors import NoImagesError
 

@@ -13,7 +13,7 @@ import pytest
 from edge_imprint import Backbone, ImprintClassifier, build
 from edge_imprint.backbones import OwnClasses
 from edge_imprint.builder import Build, embed_photos
-from edge_imprint.embed import pick_embedder
+from edge_imprint.embedding.embedders import pick_embedder
 from edge_imprint.imprinting.recipe import PRESETS, Recipe
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime import Head

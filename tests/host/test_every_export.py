@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edge_imprint import Backbone, load_backbone
-from edge_imprint.embed import ort_embedder
+from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint.imprinting.imprint import imprint
 from edge_imprint.imprinting.recipe import PRESETS, Recipe
 from edge_imprint.imprinting.sources import ByClass

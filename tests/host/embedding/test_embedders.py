@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_imprint import Backbone, load_backbone
-from edge_imprint.embed import ort_embedder, pick_embedder, torch_embedder
+from edge_imprint.embedding.embedders import ort_embedder, pick_embedder, torch_embedder
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import ParameterError, ProviderError
 
@@ -80,7 +80,7 @@ def test_ort_embedder_against_the_bare_graph(network: Backbone, tiny_backbone: b
 def test_the_demo_backbone_against_torch() -> None:
     import torch
 
-    from edge_imprint.glyphnet import EMBEDDING_SIZE, load_weights, torch_module
+    from edge_imprint.backbones.glyphnet import EMBEDDING_SIZE, load_weights, torch_module
 
     images = pixels(4, 32)
     got = ort_embedder(load_backbone("demo"))(images)
@@ -143,7 +143,7 @@ def test_without_a_package(package: str, purpose: str, extra: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None\n"
         "from edge_imprint import load_backbone\n"
-        "from edge_imprint.embed import ort_embedder\n"
+        "from edge_imprint.embedding.embedders import ort_embedder\n"
         "from edge_imprint_runtime.errors import MissingPackageError\n"
         "try: ort_embedder(load_backbone('demo'))\n"
         "except MissingPackageError as error: print(error)"

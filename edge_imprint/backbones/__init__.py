@@ -192,7 +192,7 @@ def graph_for(
 
 
 def _demo() -> Backbone:
-    from edge_imprint import glyphnet
+    from edge_imprint.backbones import glyphnet
 
     weights = glyphnet.load_weights()
 
@@ -279,7 +279,7 @@ def _suggestion(name: str) -> str:
 
 def _timm_models() -> Any:
     try:
-        return importlib.import_module("edge_imprint.timm_models")
+        return importlib.import_module("edge_imprint.backbones.timm_models")
     except ModuleNotFoundError as error:
         raise MissingPackageError(str(error.name), "a timm backbone", "host") from error
 

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from edge_imprint_runtime.contract.spec import check_labels
 from edge_imprint_runtime.errors import ManifestError, NoImagesError, TooFewClassesError
 
-__all__ = ["SUFFIXES", "Photos", "expand_photos", "find_photos", "image_files"]
+__all__ = ["SUFFIXES", "Location", "Photos", "expand_photos", "find_photos", "image_files"]
+
+Location: TypeAlias = Path
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}

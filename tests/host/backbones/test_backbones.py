@@ -250,7 +250,7 @@ def test_models_without_classes_to_keep(name: str, reason: str) -> None:
 def test_imagenets_names_are_short_and_unique(
     count: int, first: str, twice: tuple[str, ...]
 ) -> None:
-    from edge_imprint.timm_models import class_names
+    from edge_imprint.backbones.timm_models import class_names
 
     names = class_names(count)
     assert names is not None
@@ -263,7 +263,7 @@ def test_imagenets_names_are_short_and_unique(
 
 
 def test_names_that_timm_does_not_have() -> None:
-    from edge_imprint.timm_models import class_names
+    from edge_imprint.backbones.timm_models import class_names
 
     assert class_names(512) is None
     assert class_names(0) is None

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos -> embeddings: read, decoded, embedded, kept; on this machine or on a cluster."""
