@@ -53,6 +53,9 @@ CHECKS = {
     "cuda_provider": ("cuda", 600),
     "tensorrt_provider": ("cuda", 3600),
     "cuda_embedding": ("gpu", 600),
+    "cuda_autocast": ("gpu", 600),
+    "cuda_layouts": ("gpu", 600),
+    "cuda_build": ("gpu", 1800),
     "cuda_kmeans": ("gpu", 600),
     "bench_ways": ("gpu", 900),
     "trtexec": ("tensorrt", 600),
@@ -79,10 +82,11 @@ def run_check(tell: Callable[..., None], argument: str) -> dict[str, Any]:
     from edge_imprint_runtime.errors import MissingPackageError
     from gpu_checks import CHECKS as RIGHT
     from gpu_checks import Failed, Job, Skipped
+    from gpu_embedding import EMBEDDING
     from gpu_speed import SPEED
 
     job = Job(Path(given["packed"]), Path(given["out"]), given["quick"], tuple(given["names"]))
-    check = (RIGHT | SPEED)[given["check"]]
+    check = (RIGHT | SPEED | EMBEDDING)[given["check"]]
     tell(given["check"])
     outcome, reason = "passed", ""
     with _world(given["standin"]):

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone, load_backbone
-from edge_imprint.embedding.embedders import Embedder, check_device, pick_embedder
-from edge_imprint.hold_out import check_hold_out, digest_of, read_digests, share_note, without
+from edge_imprint.backbones.names import onnx_path
+from edge_imprint.embedding.digests import read_digests
+from edge_imprint.embedding.neighbours import Neighbours, find_neighbours
+from edge_imprint.embedding.run import How, check_max_broken, embed_photos, make_engine
+from edge_imprint.hold_out import check_hold_out, digest_of, share_note, without
 from edge_imprint.hold_out import hold_out as choose_held_out
 from edge_imprint.imprinting.recipe import Recipe, check_seed, check_shots
-from edge_imprint.imprinting.sources import ByClass
 from edge_imprint.judging.calibrate import (
     FALSE_ALARM,
     Calibration,
@@ -27,45 +29,15 @@ from edge_imprint.judging.calibrate import (
 from edge_imprint.judging.choose import Choice
 from edge_imprint.keep import check_keep, own_classes
 from edge_imprint.make_head import Progress, make_head
-from edge_imprint.photos import Photos, find_photos
+from edge_imprint.photos import Location, Photos, find_photos
 from edge_imprint.remembered import remember_photos
 from edge_imprint.versions import versions
 from edge_imprint_runtime.contract import Preprocess
-from edge_imprint_runtime.contract.codec import format_preprocess
-from edge_imprint_runtime.errors import (
-    BrokenImageError,
-    EmbeddingError,
-    ImageTooLargeError,
-    NoImagesError,
-    ParameterError,
-    TooManyBrokenError,
-    UnreadableImageError,
-)
+from edge_imprint_runtime.errors import ParameterError
 from edge_imprint_runtime.files import check_output
 from edge_imprint_runtime.head import Head
-from edge_imprint_runtime.images import photo_pixels
 
-__all__ = ["Build", "Embedded", "Progress", "build", "check_max_broken", "embed_photos"]
-
-_BATCH = 32
-_MAX_VALUE = 1e16
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Photos as embeddings.
-
-    Attributes:
-        embeddings: (N, D) float32, one a readable photo.
-        class_index: (N,) int64 positions in the photos' labels.
-        kept: (N,) int64 positions in the photos' paths.
-        skipped: The broken photos, each as one sentence.
-    """
-
-    embeddings: npt.NDArray[np.float32]
-    class_index: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.int64]
-    skipped: tuple[str, ...]
+__all__ = ["Build", "Progress", "build"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +53,13 @@ class Build:
         calibration: What calibration found, where it was asked for.
         held_out: Photos that were left out, to judge what comes of the head.
         skipped: The broken photos, each as one sentence.
+        embedded: Photos that were embedded now; those of the others the cache held.
+        neighbours: Copies, near-duplicates and suspects among the photos; all were used.
+        paths: The photos that were used, by the positions that ``neighbours`` has.
         notes: What a user should know: small classes, files ignored.
         device: Where it was embedded: ``cpu`` or ``cuda``.
         embed_s: Seconds for reading and embedding.
-        imprint_s: Seconds for making the proxies.
+        imprint_s: Seconds for making the proxies, and for looking for suspects.
     """
 
     head: Head
@@ -95,6 +70,9 @@ class Build:
     calibration: Calibration | None
     held_out: int
     skipped: tuple[str, ...]
+    embedded: int
+    neighbours: Neighbours
+    paths: Sequence[Location]
     notes: tuple[str, ...]
     device: str
     embed_s: float
@@ -115,9 +93,11 @@ def build(
     hold_out: float = 0.0,
     weights: str | os.PathLike[str] | None = None,
     random_weights: bool = False,
-    device: str = "auto",
+    layer: str | None = None,
     preprocess: Preprocess | None = None,
     interpolation: str | None = None,
+    split: str | None = None,
+    how: How | None = None,
     max_broken: float = 0.05,
     random_state: int = 0,
     force: bool = False,
@@ -126,7 +106,8 @@ def build(
     """Imprint a classifier from labelled photos.
 
     Args:
-        data: A folder with one subfolder a class, or a CSV of path,label.
+        data: A folder with one subfolder a class, a manifest (CSV, Parquet) of path,label, or
+            tar shards; here or in an object store. See `find_photos`.
         backbone: A name (see `load_backbone`), or a loaded backbone.
         out: The head file to write; None to write none.
         recipe: A preset's name, a recipe's line or a `Recipe`; see
@@ -142,10 +123,12 @@ def build(
             that `export` can compare on photos that the head has never seen.
         weights: As in `load_backbone`.
         random_weights: As in `load_backbone`.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        layer: As in `load_backbone`.
         preprocess: As in `load_backbone`.
         interpolation: Instead of the preprocessing's own: ``linear`` is the one that a graph
             can do for camera frames of any size.
+        split: The rows of a manifest to use; None for all.
+        how: On which engine and device, and whether the cache is used.
         max_broken: Share of broken photos (0..1) above which the build stops.
         random_state: Seed.
         force: Whether an existing file may be replaced.
@@ -165,25 +148,31 @@ def build(
     check_false_alarm(false_alarm)
     check_max_broken(max_broken)
     check_hold_out(hold_out)
-    if not isinstance(backbone, str) and (weights or random_weights or preprocess):
+    if not isinstance(backbone, str) and (weights or random_weights or layer or preprocess):
         raise ParameterError("a loaded backbone has its weights and preprocessing; give none")
-    check_device(device)
+    how = how or How()
+    how.check()
     named = backbone if isinstance(backbone, str) else backbone.info.name
-    inputs = [data, named.removeprefix("onnx:"), *([] if weights is None else [weights])]
+    inputs = [path for path in (data, onnx_path(named), weights) if path is not None]
     target = None if out is None else check_output(out, force=force, inputs=inputs)
-    photos = find_photos(data)
+    photos = find_photos(data, split=split)
     hold_out = round(hold_out, 6)  # as the head's note says it
-    digests = read_digests(photos.paths)
-    left_out = choose_held_out(photos, hold_out, digests)
-    rest = np.flatnonzero(~left_out)
-    photos = without(photos, left_out)
+    tell = progress or _silent
+    digests = left_out = None
+    if hold_out:
+        digests = read_digests(photos.paths, progress=lambda n, of: tell("reading", n, of))
+        left_out = choose_held_out(photos, hold_out, digests)
+        photos, digests = without(photos, left_out), digests.some(~left_out)
     if calibrate:
         check_labels(photos.labels)
-    if progress is not None:
-        progress("loading the backbone", 0, 1)
+    tell("loading the backbone", 0, 1)
     network = (
         load_backbone(
-            backbone, weights=weights, random_weights=random_weights, preprocess=preprocess
+            backbone,
+            weights=weights,
+            random_weights=random_weights,
+            layer=layer,
+            preprocess=preprocess,
         )
         if isinstance(backbone, str)
         else backbone
@@ -194,33 +183,50 @@ def build(
     if keep_classes:  # before the long work, not after it
         own = own_classes(network)
         check_keep(own, photos.labels, chosen)
-    embedder, runs_on = pick_embedder(network, device)
-    _ = network.onnx  # now in the cache also where torch embeds, so that export needs no torch
+    network.ensure_graph()  # also where torch embeds, so that export needs no torch
     start = time.perf_counter()
-    embedded = embed_photos(
-        photos, embedder, network.info.preprocess, max_broken=max_broken, progress=progress
-    )
-    embedded_at = time.perf_counter()
-    made = make_head(
-        ByClass(embedded.embeddings, embedded.class_index, shots=shots, seed=random_state),
-        photos.labels,
-        chosen,
-        false_alarm=false_alarm if calibrate else None,
-        own=own,
-        seed=random_state,
-        device=runs_on,
-        backbone=network.info,
-        progress=progress,
+    engine = make_engine(network, how)
+    try:
+        embedded = embed_photos(
+            photos,
+            network,
+            how,
+            engine=engine,
+            digests=digests,
+            max_broken=max_broken,
+            progress=progress,
+        )
+        embedded_at = time.perf_counter()
+        source = embedded.classes(shots=shots, seed=random_state)
+        made = make_head(
+            source,
+            photos.labels,
+            chosen,
+            false_alarm=false_alarm if calibrate else None,
+            own=own,
+            seed=random_state,
+            device=embedded.device,
+            backbone=network.info,
+            generate=getattr(engine, "generate", None),
+            progress=progress,
+        )
+    finally:
+        engine.close()
+    neighbours = find_neighbours(
+        source.read,
+        embedded.class_index,
+        embedded.digests,
+        progress=lambda n, of: tell("looking for suspects", n, of),
     )
     counts = np.minimum(np.bincount(embedded.class_index), shots or len(photos.paths))
-    used = digest_of(digests[i] for i in rest[embedded.kept])
+    used = digest_of(digest.tobytes() for digest in embedded.digests)
     line = f"photos={len(embedded.kept)} sha256={used} seed={random_state}"
     line += "" if shots is None else f" shots={shots}"
     notes = {"build": line, "made_with": versions(), **share_note(hold_out)}
     head = made.head.replaced(notes=notes.items())
     if target is not None:
         head.save(target, force=force)
-        remember_photos(target, data)
+        remember_photos(target, data, split)
     return Build(
         head=head,
         path=target,
@@ -228,79 +234,21 @@ def build(
         images_by_class=dict(zip(photos.labels, counts.tolist(), strict=True)),
         choice=made.choice,
         calibration=made.calibration,
-        held_out=int(left_out.sum()),
+        held_out=0 if left_out is None else int(left_out.sum()),
         skipped=embedded.skipped,
+        embedded=embedded.embedded,
+        neighbours=neighbours,
+        paths=_Kept(photos.paths, embedded.kept),
         notes=(
             *_notes(photos, counts, chosen),
             *made.notes,
-            *(_assumed(network) if isinstance(backbone, str) and not preprocess else ()),
+            *network.notes,
+            *embedded.notes,
         ),
-        device=runs_on,
+        device=embedded.device,
         embed_s=embedded_at - start,
         imprint_s=time.perf_counter() - embedded_at,
     )
-
-
-def check_max_broken(max_broken: float) -> None:
-    """Refuse what is no share.
-
-    Raises:
-        ParameterError: It is not from 0 to 1.
-    """
-    if not 0 <= max_broken <= 1:
-        raise ParameterError(f"max_broken must be a share from 0 to 1, got {max_broken}")
-
-
-def embed_photos(
-    photos: Photos,
-    embedder: Embedder,
-    preprocess: Preprocess,
-    *,
-    max_broken: float = 0.05,
-    progress: Progress | None = None,
-) -> Embedded:
-    """Read, prepare and embed photos, in batches.
-
-    Args:
-        photos: What `find_photos` found.
-        embedder: What `pick_embedder` chose.
-        preprocess: The backbone's preprocessing.
-        max_broken: Share of broken photos (0..1) above which it stops.
-        progress: Told how far it is.
-
-    Returns:
-        The embeddings of the readable photos.
-
-    Raises:
-        TooManyBrokenError: More photos are broken than allowed.
-        NoImagesError: A class has no readable photo left.
-        EmbeddingError: An embedding is NaN, infinite or zero.
-    """
-    skipped: list[str] = []
-    kept: list[int] = []
-    parts: list[npt.NDArray[np.float32]] = []
-    total = len(photos.paths)
-    for indices, pixels in _batches(photos.paths, preprocess, skipped):
-        rows = embedder(pixels)
-        _check_embeddings(rows, [photos.paths[index] for index in indices])
-        parts.append(rows)
-        kept += indices
-        if len(skipped) > max_broken * total:
-            break
-        if progress is not None:
-            progress("embedding", len(kept) + len(skipped), total)
-    if len(skipped) > max_broken * total:
-        raise TooManyBrokenError(
-            f"{len(skipped)} of {total} photos are broken, more than {max_broken:.0%}; "
-            f"the first: {skipped[0]}; mend them, or allow more with --max-broken"
-        )
-    index = np.array(photos.class_index, np.int64)[kept]
-    for c, label in enumerate(photos.labels):
-        if not (index == c).any():
-            raise NoImagesError(
-                f"the class {label!r} has no readable photo; the first broken: {skipped[0]}"
-            )
-    return Embedded(np.concatenate(parts), index, np.array(kept, np.int64), tuple(skipped))
 
 
 def _with_proxies(recipe: Recipe, proxies: int | str) -> Recipe:
@@ -312,35 +260,6 @@ def _with_proxies(recipe: Recipe, proxies: int | str) -> Recipe:
             "leave out --proxies, or take another --recipe"
         )
     return chosen
-
-
-def _batches(
-    paths: Sequence[Path], preprocess: Preprocess, skipped: list[str]
-) -> Iterator[tuple[list[int], npt.NDArray[np.uint8]]]:
-    indices: list[int] = []
-    rows: list[npt.NDArray[np.uint8]] = []
-    for index, path in enumerate(paths):
-        try:
-            rows.append(photo_pixels(path, preprocess))
-            indices.append(index)
-        except (BrokenImageError, ImageTooLargeError, UnreadableImageError) as error:
-            skipped.append(str(error))
-        if len(rows) == _BATCH or (rows and index == len(paths) - 1):
-            yield indices, np.stack(rows)
-            indices, rows = [], []
-
-
-def _check_embeddings(rows: npt.NDArray[np.float32], paths: Sequence[Path]) -> None:
-    # Above this the float32 square overflows, and the norm with it.
-    finite = np.asarray((np.abs(rows) < _MAX_VALUE).all(axis=1))  # False for NaN too
-    good = np.asarray(finite & rows.any(axis=1))
-    if not good.all():
-        first = int(np.argmin(good))
-        what = "zero" if finite[first] else "NaN, infinite or too large"
-        raise EmbeddingError(
-            f"the backbone's embedding of {paths[first]} is {what}; "
-            "check the backbone's weights, or take the photo out"
-        )
 
 
 def _notes(photos: Photos, counts: npt.NDArray[np.int64], recipe: Recipe) -> Iterator[str]:
@@ -360,10 +279,17 @@ def _notes(photos: Photos, counts: npt.NDArray[np.int64], recipe: Recipe) -> Ite
         )
 
 
-def _assumed(backbone: Backbone) -> Iterator[str]:
-    if backbone.info.weights == "own":
-        line = format_preprocess(backbone.info.preprocess)
-        yield (
-            f"an ONNX file does not say how photos are prepared for it; assumed: {line} "
-            "(give another with --preprocess)"
-        )
+@dataclass(frozen=True)
+class _Kept(Sequence[Location]):
+    paths: Sequence[Location]
+    kept: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, i: int) -> Location:  # type: ignore[override]
+        return self.paths[int(self.kept[i])]
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    pass

@@ -26,9 +26,9 @@ from sklearn.preprocessing import StandardScaler
 
 from edge_imprint import demo_page
 from edge_imprint.backbones import graph_for, load_backbone
-from edge_imprint.builder import Build, build, embed_photos
+from edge_imprint.builder import Build, build
 from edge_imprint.classifier import ImprintClassifier
-from edge_imprint.embedding.embedders import ort_embedder
+from edge_imprint.embedding.run import embed_photos
 from edge_imprint.imprinting.imprint import imprint
 from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint.imprinting.sources import ByClass
@@ -193,8 +193,8 @@ def _export_and_verify(
     export_s = time.perf_counter() - start
     model = open_model(path, "cpu")
     assert made.head.backbone is not None  # build always names it
-    files = find_photos(folder / "photos" / "imprint").paths
-    files += find_photos(folder / "photos" / "held_out").paths
+    parts = [find_photos(folder / "photos" / part) for part in ("imprint", "held_out")]
+    files = [file for photos in parts for file in photos.paths]
     pixels = np.stack([photo_pixels(f, made.head.backbone.preprocess) for f in files])
     result = verify(model, made.head, backbone_onnx, pixels).require()
     return model, asdict(result) | {"export_s": export_s}
@@ -202,12 +202,11 @@ def _export_and_verify(
 
 def _embed(folder: Path, progress: Progress) -> _Digits:
     backbone = load_backbone("demo")
-    embedder = ort_embedder(backbone)
     parts = []
     for part in ("imprint", "held_out"):
         photos = find_photos(folder / "photos" / part)
-        embedded = embed_photos(photos, embedder, backbone.info.preprocess, progress=progress)
-        parts += [embedded.embeddings, embedded.class_index]
+        embedded = embed_photos(photos, backbone, progress=progress)
+        parts += [embedded.rows, embedded.class_index]
     train, train_digit, test, test_digit = parts
     return _Digits(train, train_digit, test, test_digit)  # type: ignore[arg-type]
 
@@ -277,7 +276,7 @@ def _unknown(digits: _Digits, progress: Progress) -> dict[str, Any]:
 
 def _predictions(model: Model, photos: Photos) -> list[dict[str, Any]]:
     """Classify the held-out photos with the fused model, as a device would."""
-    answers = model.predict(list(photos.paths))
+    answers = model.predict([str(path) for path in photos.paths])
     return [
         {
             "path": str(path),

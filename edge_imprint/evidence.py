@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_imprint.hold_out import digest_of, held_out_share, hold_out, read_digests
+from edge_imprint.embedding.digests import read_digests
+from edge_imprint.hold_out import digest_of, held_out_share, hold_out
 from edge_imprint.make_head import Progress
-from edge_imprint.photos import SUFFIXES, Photos, expand_photos, find_photos
-from edge_imprint.remembered import recall_photos
+from edge_imprint.photos import SUFFIXES, Location, Photos, expand_photos, find_photos
+from edge_imprint.remembered import Remembered, recall_photos
 from edge_imprint_export.proof.budget import Batch
 from edge_imprint_runtime.contract import Frame, Preprocess
 from edge_imprint_runtime.errors import (
     BrokenImageError,
+    EdgeImprintError,
     ImageTooLargeError,
     NoImagesError,
     TooFewClassesError,
@@ -28,7 +30,7 @@ from edge_imprint_runtime.errors import (
 )
 from edge_imprint_runtime.frames import fit, frame_to_rgb, rgb_to_frame
 from edge_imprint_runtime.head import Head
-from edge_imprint_runtime.images import normalize, open_image, photo_pixels, prepare
+from edge_imprint_runtime.images import normalize, photo_image, photo_pixels, prepare
 
 __all__ = ["Evidence", "find_evidence", "proof_batches", "calibration_batches"]
 
@@ -51,7 +53,7 @@ class Evidence:
         source: Where ``proof`` is from; see `Proof`.
     """
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Location]
     truth: npt.NDArray[np.int64]
     proof: npt.NDArray[np.int64]
     calibration: npt.NDArray[np.int64]
@@ -85,21 +87,27 @@ def find_evidence(
     Raises:
         NoImagesError: The place named holds no photos, or one only where two are needed.
     """
-    data = recall_photos(head_file) if images is None else Path(images)
+    built = recall_photos(head_file)
+    data, split = _place(built, images)
     if data is None:
         return None
-    photos = _photos(data)
+    try:
+        photos = _photos(data, split)
+    except EdgeImprintError:
+        if images is not None:
+            raise
+        return None  # the build's photos are no longer where they were
     positions = {label: c for c, label in enumerate(head.labels)}
     names = [photos.labels[c] for c in photos.class_index]
     truth = np.array([positions.get(name, -1) for name in names], np.int64)
     order = _in_turns(photos)
     share = held_out_share(head.notes)
-    own = images is None or _is_same(recall_photos(head_file), data)
+    own = images is None or _is_same(built, data)
     out = np.zeros(len(order), np.bool_)
     if share or not own:  # else nothing depends on what the photos hold
         digests = read_digests(photos.paths)
         out = hold_out(photos, share, digests)
-        used = digest_of(digests[i] for i in np.flatnonzero(~out))
+        used = digest_of(digests.some(~out))
         own = own or f" sha256={used} " in dict(head.notes).get("build", "")
     if own and out.any():
         judges, others = order[out[order]], order[~out[order]]
@@ -183,34 +191,49 @@ def calibration_batches(
 
 
 def _row(
-    path: Path, preprocess: Preprocess, frame: Frame | None
+    path: Location, preprocess: Preprocess, frame: Frame | None
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Return a photo as the model takes it, and as the backbone does."""
     if frame is None:
         pixels = photo_pixels(path, preprocess)
         return pixels, pixels
-    image = open_image(path)
+    image = photo_image(path)
     rgb = np.asarray(image if frame.any_size else fit(image, frame))
     given = rgb_to_frame(rgb[np.newaxis], frame)
     seen = Image.fromarray(frame_to_rgb(given, frame)[0])
     return given[0], prepare(seen, preprocess)
 
 
-def _is_same(remembered: Path | None, data: Path) -> bool:
-    return remembered is not None and os.path.samefile(remembered, data)
+def _place(
+    built: Remembered | None, images: str | os.PathLike[str] | None
+) -> tuple[str | None, str | None]:
+    """Return where the photos lie, and which split of them."""
+    if images is not None:
+        same = _is_same(built, os.fspath(images))
+        return os.fspath(images), built.split if same and built is not None else None
+    return (None, None) if built is None else (built.data, built.split)
 
 
-def _photos(data: Path) -> Photos:
-    """List photos in class folders, or those of one folder without classes."""
-    photo = os.path.isfile(data) and data.suffix.lower() in SUFFIXES
+def _is_same(built: Remembered | None, data: str) -> bool:
+    if built is None:
+        return False
+    try:
+        return os.path.samefile(built.data, data)
+    except OSError:  # an address, a pattern, or no longer there
+        return built.data == data
+
+
+def _photos(data: str, split: str | None) -> Photos:
+    """List photos as `build` takes them, or those of one folder without classes."""
+    photo = os.path.isfile(data) and Path(data).suffix.lower() in SUFFIXES
     try:
         if not photo:
-            return find_photos(data)
+            return find_photos(data, split=split)
     except (NoImagesError, TooFewClassesError):
         if not os.path.isdir(data):
             raise
-    paths = tuple(expand_photos(data))
-    return Photos(paths, (0,) * len(paths), ("",))
+    paths = tuple(expand_photos(Path(data)))
+    return Photos(paths, np.zeros(len(paths), np.int64), ("",))
 
 
 def _in_turns(photos: Photos) -> npt.NDArray[np.int64]:
@@ -218,9 +241,10 @@ def _in_turns(photos: Photos) -> npt.NDArray[np.int64]:
 
     Within a class by a hash of their names: neighbours by name are often by content, too.
     """
-    hashes = [hashlib.sha256(os.fsencode(path.name)).digest() for path in photos.paths]
+    names = (str(path).rpartition("/")[2] for path in photos.paths)
+    hashes = [hashlib.sha256(os.fsencode(name)).digest() for name in names]
     places = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in hashes])
-    index = np.array(photos.class_index)
+    index = photos.class_index
     rank = np.empty(len(index), np.int64)
     for c in np.unique(index):
         members = np.flatnonzero(index == c)

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge_imprint.backbones import graph_for
+from edge_imprint.embedding.digests import read_digests
 from edge_imprint.evidence import (
     Evidence,
     calibration_batches,
     find_evidence,
     proof_batches,
 )
-from edge_imprint.hold_out import digest_of, read_digests
+from edge_imprint.hold_out import digest_of
 from edge_imprint.make_head import Progress
 from edge_imprint.versions import versions
 from edge_imprint_export.files.sbom import bill_of_materials

@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -21,7 +19,6 @@ __all__ = [
     "digest_of",
     "held_out_share",
     "hold_out",
-    "read_digests",
     "share_note",
     "without",
 ]
@@ -51,14 +48,14 @@ def hold_out(photos: Photos, share: float, digests: Sequence[Digest]) -> npt.NDA
     Args:
         photos: What `find_photos` found.
         share: From 0 to 0.5.
-        digests: What `read_digests` read of them.
+        digests: What `embedding.digests.read_digests` read of them.
 
     Returns:
         (N,) bool. Of few photos it may be a share quite other than the one asked for.
     """
     check_hold_out(share)
     out = np.array([_place(digest) < share for digest in digests], np.bool_)
-    index = np.array(photos.class_index)
+    index = photos.class_index
     for c in range(len(photos.labels)):
         if out[index == c].all():
             out[index == c] = False
@@ -67,12 +64,7 @@ def hold_out(photos: Photos, share: float, digests: Sequence[Digest]) -> npt.NDA
 
 def without(photos: Photos, out: npt.NDArray[np.bool_]) -> Photos:
     """Return the photos that are not held out."""
-    kept = np.flatnonzero(~out)
-    return replace(
-        photos,
-        paths=tuple(photos.paths[i] for i in kept),
-        class_index=tuple(photos.class_index[i] for i in kept),
-    )
+    return photos.select(np.flatnonzero(~out))
 
 
 def share_note(share: float) -> dict[str, str]:
@@ -86,18 +78,6 @@ def held_out_share(notes: Sequence[tuple[str, str]]) -> float:
     return 0.0 if match is None else float(match[1])
 
 
-def read_digests(paths: Iterable[Path]) -> tuple[Digest, ...]:
-    """Read photos whole and hash them.
-
-    Args:
-        paths: The photos.
-
-    Returns:
-        The SHA-256 of each one's bytes; None for one that can't be read.
-    """
-    return tuple(_digest(path) for path in paths)
-
-
 def digest_of(digests: Iterable[Digest]) -> str:
     """Return one SHA-256, 64 hex digits, of photos' content, whatever their order."""
     known = sorted(digest for digest in digests if digest is not None)
@@ -107,10 +87,3 @@ def digest_of(digests: Iterable[Digest]) -> str:
 def _place(digest: Digest) -> float:
     """Return where a photo's content falls in 0..1; 1 for one that can't be read."""
     return 1.0 if digest is None else int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _digest(path: Path) -> Digest:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except (OSError, ValueError):
-        return None

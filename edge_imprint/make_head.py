@@ -10,8 +10,10 @@ import numpy as np
 
 from edge_imprint.backbones import OwnClasses
 from edge_imprint.imprinting.imprint import imprint, resolved
+from edge_imprint.imprinting.proxies import Generate
 from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint.imprinting.shrinkage import choose_shrinkage
+from edge_imprint.imprinting.streamed import drawn_notes
 from edge_imprint.imprinting.whitening import ClassSource
 from edge_imprint.judging.calibrate import (
     Calibration,
@@ -54,6 +56,7 @@ def make_head(
     seed: int = 0,
     device: str = "cpu",
     backbone: BackboneInfo | None = None,
+    generate: Generate | None = None,
     progress: Progress | None = None,
 ) -> MadeHead:
     """Make a head: choose k, calibrate and keep classes where asked for, and imprint.
@@ -67,6 +70,7 @@ def make_head(
         seed: Seed.
         device: Where k-means runs.
         backbone: What the head remembers.
+        generate: Instead of `edge_imprint.imprinting.proxies.generate`: on a cluster.
         progress: Told how far it is.
 
     Returns:
@@ -110,8 +114,10 @@ def make_head(
         device=device,
         backbone=backbone,
         calibration=calibration,
+        generate=generate,
         progress=lambda done, total: tell("imprinting", done, total),
     )
+    notes += drawn_notes(source, labels, recipe)
     if own is not None:
         scale = 1.0 if answers is None else own_scale(own, source, answers)
         head = keep_classes(head, own, scale)

@@ -11,51 +11,68 @@ import contextlib
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_imprint_runtime.errors import OutputWriteError
-from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.files import cache_folder, write_atomic
 
-__all__ = ["recall_photos", "remember_photos"]
+__all__ = ["Remembered", "recall_photos", "remember_photos"]
 
 
-def remember_photos(head: str | os.PathLike[str], data: str | os.PathLike[str]) -> None:
+@dataclass(frozen=True)
+class Remembered:
+    """Where the photos of a head lay.
+
+    Attributes:
+        data: A folder, manifest, shards or address, as `find_photos` takes it.
+        split: The rows of a manifest that were used; None for all.
+    """
+
+    data: str
+    split: str | None = None
+
+
+def remember_photos(
+    head: str | os.PathLike[str], data: str | os.PathLike[str], split: str | None = None
+) -> None:
     """Note where the photos of a head lie.
 
     Args:
         head: The head file.
-        data: The folder or CSV file that it was built from.
+        data: What it was built from.
+        split: The split of it.
     """
     path = _path(Path(head))
+    place = os.fspath(data)
+    if "://" not in place:
+        place = os.path.abspath(place)
     # A cache that can't be written costs an option, never the result.
     with contextlib.suppress(OSError, OutputWriteError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"data": os.path.abspath(data)})
+        text = json.dumps({"data": place, "split": split})
         write_atomic(path, text.encode("utf-8", "surrogateescape"), force=True)
 
 
-def recall_photos(head: str | os.PathLike[str]) -> Path | None:
-    """Find the photos of a head.
+def recall_photos(head: str | os.PathLike[str]) -> Remembered | None:
+    """Find where the photos of a head lay; they may be there no longer.
 
     Args:
         head: The head file.
 
     Returns:
-        The folder or CSV file that it was built from; None where that is not known, or there
-        no longer.
+        What `remember_photos` noted; None where nothing is known.
     """
     try:
         found = json.loads(_path(Path(head)).read_bytes().decode("utf-8", "surrogateescape"))
-        data = Path(found["data"])
-    except (OSError, ValueError, KeyError, TypeError):
+        data, split = found["data"], found.get("split")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return data if os.path.exists(data) else None
+    if not isinstance(data, str) or not isinstance(split, str | None):
+        return None
+    return Remembered(data, split)
 
 
 def _path(head: Path) -> Path:
-    from edge_imprint_export.backbone.cache import (
-        cache_folder,
-    )  # brings onnx, which help can do without
-
     digest = hashlib.sha256(head.read_bytes()).hexdigest()
-    return cache_folder().parent / "builds" / f"{digest[:32]}.json"
+    return cache_folder() / "builds" / f"{digest[:32]}.json"

@@ -38,6 +38,9 @@ LIBRARIES = {
     ),
     "timm": ("edge_imprint/backbones/timm_models.py",),
     "torchvision": (),
+    "ray": ("edge_imprint/embedding/cluster",),
+    "fsspec": ("edge_imprint/photos/remote.py",),
+    "pyarrow": ("edge_imprint/photos/manifest_rows.py",),
     "onnxscript": ("export/edge_imprint_export/backbone/torch_export.py",),
     "onnxruntime": (
         "export/edge_imprint_export/precision/tools.py",

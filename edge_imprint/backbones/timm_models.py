@@ -6,13 +6,9 @@ Imported where a timm backbone is asked for: torch and timm take seconds.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import logging
 import math
-import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,8 @@ import numpy.typing as npt
 import timm
 import torch
 
+from edge_imprint.backbones.hub import timm_weights
+from edge_imprint.backbones.weights import load_into, read_again
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
     BackboneExportError,
@@ -64,7 +62,7 @@ def load(
     module: torch.nn.Module = _create(name, pretrained, 0)
     source = "pretrained" if pretrained else f"random:{_RANDOM_SEED}"
     if weights is not None:
-        _load_weights(module, weights)
+        load_into(module, weights, name=f"timm/{name}")
         source = f"file:{weights.name}"
     return module.eval().requires_grad_(False).float(), source
 
@@ -136,7 +134,7 @@ def read_classifier(
         raise _no_classes(name, f"it has {len(key)} classifiers, not one")
     if not key:
         raise _no_classes(name, "timm states none for it")
-    tensors = None if weights is None else _read_again(weights, module)
+    tensors = None if weights is None else read_again(weights, module)
     if tensors is not None and not tensors.get(f"{key}.weight", torch.empty(0)).ndim > 1:
         raise WeightsError(
             f"the weights {weights} hold no classifier ({key}.weight), whose classes could "
@@ -215,92 +213,24 @@ def class_names(count: int) -> tuple[str, ...] | None:
 
 
 def _create(name: str, pretrained: bool, num_classes: int) -> Any:
+    # What the hub keeps is fetched before, so that timm only reads a file that is here.
+    overlay = timm_weights(name) if pretrained else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
         try:
-            with _quiet_hub():
-                return timm.create_model(name, pretrained=pretrained, num_classes=num_classes)
-        except Exception as error:  # the hub's client raises its network stack's errors
+            return timm.create_model(
+                name,
+                pretrained=pretrained,
+                num_classes=num_classes,
+                pretrained_cfg_overlay=overlay,
+            )
+        except Exception as error:  # timm and its models raise as they like
             if pretrained:
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 raise WeightsError(
-                    f"cannot get the pretrained weights of timm/{name} ({reason}); give "
+                    f"cannot read the pretrained weights of timm/{name} ({reason}); give "
                     "--weights FILE, or --random-weights to try without"
                 ) from error
             raise BackboneNotFoundError(
                 f"timm cannot make the model {name!r}: {error}"
             ) from error
-
-
-def _load_weights(module: torch.nn.Module, file: Path) -> None:
-    tensors = _read_weights(file)
-    wanted = module.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    if missing:
-        raise WeightsError(
-            f"the weights {file} don't fit: {len(missing)} of {len(wanted)} tensors are "
-            f"missing, such as {missing[0]}; name the backbone that they belong to"
-        )
-    for key, tensor in wanted.items():
-        if tensor.shape != tensors[key].shape:
-            raise WeightsError(
-                f"the weights {file} don't fit: {key} has shape {tuple(tensors[key].shape)}, "
-                f"the backbone wants {tuple(tensor.shape)}"
-            )
-    # What is left over is the classifier; `read_classifier` reads it where it is wanted.
-    module.load_state_dict({key: tensors[key] for key in wanted})
-
-
-def _read_again(file: Path, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    tensors = _read_weights(file)
-    for key, value in module.state_dict().items():
-        if key not in tensors or not torch.equal(tensors[key].to(value.dtype), value):
-            raise WeightsError(
-                f"the weights {file} are no longer those that the backbone was loaded with; "
-                "load it again"
-            )
-    return tensors
-
-
-def _read_weights(file: Path) -> dict[str, torch.Tensor]:
-    if not os.path.isfile(file):
-        raise WeightsError(f"there is no weights file {file}")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(
-            f"cannot read the weights {file}: {reason}; give a safetensors file or a "
-            "checkpoint that holds tensors only"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise WeightsError(f"the weights {file} hold no named tensors")
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    for prefix in ("module.", "model.", "backbone."):  # what training frameworks put before
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-    return tensors
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Keep the hub client's retries and progress bars off the terminal while weights load."""
-    loggers = [
-        logging.getLogger(name) for name in ("timm", "huggingface_hub", "httpx", "httpx2")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -20,6 +22,7 @@ _COMMANDS = {
     "demo": ("_demo", "See it work, on real handwritten digits, in under a minute."),
     "build": ("_build", "Imprint a head from labelled photos."),
     "evaluate": ("_evaluate", "Try the ways to imprint on your photos; recommend one."),
+    "backbones": ("_backbones", "List the backbones there are: size, input, weights."),
     "export": ("_export", "Make one ONNX file of a head and its backbone, for a target."),
     "check": ("_check", "Tell what a target refuses of an ONNX file, or gets wrong."),
     "verify": ("_verify", "Hold a model against its head on your photos."),
@@ -29,6 +32,7 @@ _COMMANDS = {
     "compile": ("_compile", "Compile a model to a TensorRT engine for this device."),
     "bench": ("_bench", "Measure a model's latency, and judge the measurement."),
     "report": ("_report", "Show reports of bench, or compare them."),
+    "cache": ("_cache", "Show or prune what is kept between builds."),
     "doctor": ("_doctor", "Tell what this machine can do, and how to mend what it can't."),
 }
 
@@ -93,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         SystemExit: Always: 0 ok, 1 failed, 2 wrong use, 130 interrupted.
     """
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_interrupt)
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(_run(given or ["--help"]))
 
@@ -145,6 +151,19 @@ def _missing_package(error: Exception) -> Exception:
     if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
         return MissingPackageError(package, "this command", _EXTRAS[package])
     return error
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; but leave at once while a library is being imported.
+
+    Some (protobuf's, 5.x) crash where an exception comes amid their start. Nothing is being
+    written then.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(_interrupted())
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _interrupted() -> int:

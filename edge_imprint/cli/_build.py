@@ -16,24 +16,28 @@ from edge_imprint.builder import build as run_build
 from edge_imprint.cli._console import (
     FORCE,
     command_name,
-    embedding_options,
     note,
     print_json,
     progress,
     say,
 )
+from edge_imprint.cli._embedding import Chosen, embedding_options
 from edge_imprint.imprinting.recipe import PRESETS, Recipe
 from edge_imprint.judging.calibrate import FALSE_ALARM
-from edge_imprint_runtime.contract.codec import parse_preprocess
 
 __all__ = ["build"]
 
 _SHOWN = 10
+_FEW = 5
 
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--backbone", required=True, help="demo, timm/NAME or onnx:FILE.")
+@click.option(
+    "--backbone",
+    required=True,
+    help="One of 'edge-imprint backbones', onnx:FILE or python:MODULE:FACTORY.",
+)
 @click.option("--out", required=True, type=click.Path(), help="The head file to write.")
 @click.option(
     "--recipe",
@@ -86,18 +90,15 @@ def build(
     keep_classes: bool,
     hold_out: float,
     interpolation: str | None,
-    weights: str | None,
-    random_weights: bool,
-    preprocess: str | None,
-    device: str,
-    max_broken: float,
+    chosen: Chosen,
     seed: int,
     as_json: bool,
     force: bool,
 ) -> None:
     """Imprint a head from labelled photos.
 
-    DATA is a folder with one subfolder a class, or a CSV file with the columns path and label.
+    DATA is a folder with one subfolder a class, a CSV or Parquet file with the columns path
+    and label, or tar shards (WebDataset); here or in an object store (s3://...).
     """
     if false_alarm is not None and not calibrate:
         raise click.UsageError("--false-alarm is for --calibrate; give both, or neither")
@@ -114,11 +115,13 @@ def build(
             keep_classes=keep_classes,
             hold_out=hold_out,
             interpolation=interpolation,
-            weights=weights,
-            random_weights=random_weights,
-            preprocess=None if preprocess is None else parse_preprocess(preprocess),
-            device=device,
-            max_broken=max_broken,
+            weights=chosen.weights,
+            random_weights=chosen.random_weights,
+            layer=chosen.layer,
+            preprocess=chosen.preprocess,
+            split=chosen.split,
+            how=chosen.how,
+            max_broken=chosen.max_broken,
             random_state=seed,
             force=force,
             progress=tell,
@@ -129,6 +132,8 @@ def build(
         note(f"skipped: {line}")
     if len(result.skipped) > _SHOWN:
         note(f"skipped: {len(result.skipped) - _SHOWN} more (all of them with --json)")
+    for line in _doubts(result):
+        note(line)
     if as_json:
         print_json(_summary(result))
     else:
@@ -140,9 +145,11 @@ def build(
         )
         for line in _evidence(result):
             say(line)
+        here = len(result.paths) - result.embedded
         say(
-            f"embedded on {result.device} in {result.embed_s:.1f} s, "
-            f"imprinted in {result.imprint_s:.2f} s"
+            f"embedded {result.embedded} photos on {result.device} in {result.embed_s:.1f} s"
+            + (f" ({here} were in the cache)" if here else "")
+            + f", imprinted in {result.imprint_s:.2f} s"
         )
         say(f"next: {command_name()} export {shlex.quote(out)} --out MODEL.onnx")
 
@@ -155,6 +162,34 @@ def _proxies(text: str | None) -> int | str | None:
             f"must be a whole number or auto, got {text!r}", param_hint="--proxies"
         )
     return int(text)
+
+
+def _doubts(result: Build) -> Iterator[str]:
+    """Tell of photos to look at; all of them were used."""
+    found, labels = result.neighbours, result.head.labels
+    for pair in found.duplicates[:_FEW]:
+        if pair.contradiction:
+            what = "is a copy of" if pair.exact else f"is nearly ({pair.similarity:.4f})"
+            yield (
+                f"contradiction: {result.paths[pair.first]} ({labels[pair.first_class]}) "
+                f"{what} {result.paths[pair.second]} ({labels[pair.second_class]})"
+            )
+    for one in found.suspects[:_FEW]:
+        yield (
+            f"suspect: {result.paths[one.photo]} is labelled {labels[one.own_class]!r} and "
+            f"looks like {labels[one.other_class]!r} ({result.paths[one.neighbour]}, "
+            f"{one.similarity:.3f})"
+        )
+    counts = [
+        f"{count} {what}"
+        for count, what in (
+            (found.duplicate_count, "pairs of copies or near-duplicates"),
+            (found.suspect_count, "suspects of a wrong label"),
+        )
+        if count
+    ]
+    if counts:
+        yield f"to look at: {', '.join(counts)}; all were used (--json lists them)"
 
 
 def _evidence(result: Build) -> Iterator[str]:
@@ -208,7 +243,29 @@ def _summary(result: Build) -> dict[str, object]:
         "calibration": None if result.calibration is None else _calibration(result),
         "held_out": result.held_out,
         "skipped": list(result.skipped),
+        "duplicates": [
+            {
+                "paths": [str(result.paths[i]) for i in (pair.first, pair.second)],
+                "labels": [head.labels[c] for c in (pair.first_class, pair.second_class)],
+                "similarity": pair.similarity,
+                "exact": pair.exact,
+            }
+            for pair in result.neighbours.duplicates
+        ],
+        "duplicate_count": result.neighbours.duplicate_count,
+        "suspects": [
+            {
+                "path": str(result.paths[one.photo]),
+                "label": head.labels[one.own_class],
+                "looks_like": head.labels[one.other_class],
+                "nearest": str(result.paths[one.neighbour]),
+                "similarity": one.similarity,
+            }
+            for one in result.neighbours.suspects
+        ],
+        "suspect_count": result.neighbours.suspect_count,
         "notes": list(result.notes),
+        "embedded": result.embedded,
         "device": result.device,
         "embed_s": result.embed_s,
         "imprint_s": result.imprint_s,

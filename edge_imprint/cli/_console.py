@@ -8,8 +8,8 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 
     from edge_imprint.builder import Progress as Tell
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 __all__ = [
     "FORCE",
     "build_progress",
     "command_name",
-    "embedding_options",
     "note",
     "print_json",
     "progress",
@@ -37,30 +34,6 @@ __all__ = [
 
 FORCE = click.option("--force", is_flag=True, help="Replace the output file if it is there.")
 _LINE_S = 30  # how often a line is written where no bar can be
-
-_EMBEDDING = (
-    click.option(
-        "--weights", type=click.Path(), help="A local safetensors file or checkpoint."
-    ),
-    click.option("--random-weights", is_flag=True, help="Try without pretrained weights."),
-    click.option(
-        "--preprocess", help="Instead of the backbone's own: a line as 'inspect' prints it."
-    ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-    click.option(
-        "--max-broken",
-        default=0.05,
-        show_default=True,
-        help="Share of broken photos above which it stops.",
-    ),
-)
-
-
-def embedding_options(command: _Command) -> _Command:
-    """Add the options that say how photos are embedded."""
-    for option in reversed(_EMBEDDING):
-        command = option(command)
-    return command
 
 
 def note(text: str) -> None:

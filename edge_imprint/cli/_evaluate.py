@@ -14,25 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import load_backbone
-from edge_imprint.builder import Progress, check_max_broken, embed_photos
+from edge_imprint.backbones.names import onnx_path
+from edge_imprint.builder import Progress
 from edge_imprint.cli._console import (
     FORCE,
     command_name,
-    embedding_options,
     note,
     print_json,
     progress,
     say,
     table,
 )
-from edge_imprint.embedding.embedders import check_device, pick_embedder
+from edge_imprint.cli._embedding import Chosen, embedding_options
+from edge_imprint.embedding.run import embed_photos
 from edge_imprint.evaluation.embeddings_file import read_embeddings
 from edge_imprint.evaluation.evaluate import evaluate as run_evaluate
 from edge_imprint.evaluation.page import COLUMNS, cells, not_run, percent, render, worst_first
 from edge_imprint.evaluation.result import INTERVAL, Evaluation, as_json
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime.contract import BackboneInfo
-from edge_imprint_runtime.contract.codec import parse_preprocess
 from edge_imprint_runtime.errors import NoImagesError, ParameterError
 from edge_imprint_runtime.files import check_output, write_atomic
 
@@ -77,11 +77,7 @@ def evaluate(
     html: str | None,
     folds: int,
     seed: int,
-    weights: str | None,
-    random_weights: bool,
-    preprocess: str | None,
-    device: str,
-    max_broken: float,
+    chosen: Chosen,
     as_json_: bool,
     force: bool,
 ) -> None:
@@ -91,7 +87,8 @@ def evaluate(
     arrays embeddings (N, D) and labels (N,), and paths (N,) if known.
     """
     bare = data.lower().endswith(".npz")
-    given = _given(backbone, weights, random_weights, preprocess)
+    given = [] if backbone is None else [f"--backbone {shlex.quote(backbone)}"]
+    given += chosen.words
     if bare and given:
         raise ParameterError(
             f"an embeddings file needs no backbone; leave out {given[0]}, or name photos"
@@ -105,18 +102,16 @@ def evaluate(
             "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE "
             "(embeddings need none, but come as .npz)"
         )
-    check_device(device)
+    chosen.how.check()
     if html is not None:
-        network = (backbone or "").removeprefix("onnx:")
-        check_output(html, force=force, inputs=[data, network, *filter(None, [weights])])
+        inputs = [data, onnx_path(backbone or ""), chosen.weights]
+        check_output(html, force=force, inputs=[path for path in inputs if path is not None])
     with progress() as tell:
         if backbone is None:
             file = read_embeddings(data)
             read = _Data(file.embeddings, file.class_index, file.labels, file.paths)
         else:
-            read = _embed(
-                data, backbone, weights, random_weights, preprocess, device, max_broken, tell
-            )
+            read = _embed(data, backbone, chosen, tell)
         found = run_evaluate(
             read.embeddings,
             read.class_index,
@@ -138,46 +133,29 @@ def evaluate(
         _show(found, commands, html)
 
 
-def _given(
-    backbone: str | None, weights: str | None, random_weights: bool, preprocess: str | None
-) -> list[str]:
-    """List the options that say how photos are embedded, as they are given to build too."""
-    pairs = [("--backbone", backbone), ("--weights", weights), ("--preprocess", preprocess)]
-    options = [f"{name} {shlex.quote(value)}" for name, value in pairs if value is not None]
-    return options + (["--random-weights"] if random_weights else [])
-
-
-def _embed(
-    data: str,
-    backbone: str,
-    weights: str | None,
-    random_weights: bool,
-    preprocess: str | None,
-    device: str,
-    max_broken: float,
-    tell: Progress,
-) -> _Data:
-    check_max_broken(max_broken)
-    prepared = None if preprocess is None else parse_preprocess(preprocess)
-    photos = find_photos(data)
+def _embed(data: str, backbone: str, chosen: Chosen, tell: Progress) -> _Data:
+    photos = find_photos(data, split=chosen.split)
     tell("loading the backbone", 0, 1)
     network = load_backbone(
-        backbone, weights=weights, random_weights=random_weights, preprocess=prepared
+        backbone,
+        weights=chosen.weights,
+        random_weights=chosen.random_weights,
+        layer=chosen.layer,
+        preprocess=chosen.preprocess,
     )
-    embedder, runs_on = pick_embedder(network, device)
+    network.ensure_graph()
     embedded = embed_photos(
-        photos, embedder, network.info.preprocess, max_broken=max_broken, progress=tell
+        photos, network, chosen.how, max_broken=chosen.max_broken, progress=tell
     )
-    for line in photos.notes:
+    for line in (*photos.notes, *network.notes, *embedded.notes):
         note(f"note: {line}")
     for line in embedded.skipped[:_SHOWN]:
         note(f"skipped: {line}")
     if len(embedded.skipped) > _SHOWN:
         note(f"skipped: {len(embedded.skipped) - _SHOWN} more")
     paths = tuple(str(photos.paths[i]) for i in embedded.kept)
-    return _Data(
-        embedded.embeddings, embedded.class_index, photos.labels, paths, network.info, runs_on
-    )
+    rows, index = embedded.rows, embedded.class_index
+    return _Data(rows, index, photos.labels, paths, network.info, embedded.device)
 
 
 def _commands(found: Evaluation, data: str, given: Sequence[str], seed: int) -> list[str]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edge_imprint.embedding.nearest import nearest_among
+from edge_imprint.embedding.neighbours import NEAR, exact_distance
 from edge_imprint.evaluation.result import Answers, Duplicate, Map, Suspect
 from edge_imprint.imprinting.sources import normalized
 from edge_imprint.judging.crossval import HeldOut
@@ -25,11 +27,8 @@ Int64 = npt.NDArray[np.int64]
 _LISTED = 100
 # All pairs of rows are compared: beyond this it would take longer than all the rest.
 _MAX_ROWS = 30_000
-# A duplicate lies this much nearer than nearest neighbours commonly do.
-_NEAR = 0.2
 # A suspect is surer than this share of the right answers.
 _SURE = 0.25
-_BLOCK_VALUES = 2**24
 _MAX_POINTS = 2_000
 
 
@@ -92,7 +91,7 @@ def find_duplicates(
 ) -> tuple[tuple[Duplicate, ...], int | None]:
     """Find images of different classes that are all but the same.
 
-    Two are where their distance (at unit length) is below a fifth of the median distance
+    Two are where their distance (at unit length) is below three tenths of the median distance
     between an image and its nearest neighbour.
 
     Args:
@@ -105,13 +104,19 @@ def find_duplicates(
     """
     if len(embeddings) > _MAX_ROWS:
         return (), None
-    unit = normalized(embeddings, "l2")
-    other, nearest = _nearest_neighbors(unit, class_index)
-    first = np.arange(len(unit))
-    pairs = np.unique(np.sort(np.column_stack([first, other]), axis=1), axis=0)
-    apart = _distance(unit, pairs[:, 0], pairs[:, 1])
-    typical = float(np.median(_distance(unit, first, nearest)))
-    close = np.flatnonzero(apart <= _NEAR * typical)
+    class_index = np.asarray(class_index, np.int64)
+
+    def read(position: Int64) -> Float32:
+        return embeddings[position]
+
+    found = nearest_among(read, np.arange(len(embeddings)), class_index)
+    pairs = np.column_stack([found.position, found.other_at[:, 0]])
+    pairs = np.unique(np.sort(pairs[pairs[:, 1] >= 0], axis=1), axis=0)
+    apart = exact_distance(read, pairs[:, 0], pairs[:, 1])
+    own_first = found.own >= found.other[:, 0]
+    nearest = np.where(own_first, found.own_at, found.other_at[:, 0])
+    typical = float(np.median(exact_distance(read, found.position, nearest)))
+    close = np.flatnonzero(apart <= NEAR * typical)
     close = close[np.argsort(apart[close], kind="stable")]
     listed = [
         Duplicate(int(a), int(b), int(class_index[a]), int(class_index[b]), float(distance))
@@ -120,35 +125,6 @@ def find_duplicates(
         )
     ]
     return tuple(listed), len(close)
-
-
-def _nearest_neighbors(unit: Float32, class_index: Int64) -> tuple[Int64, Int64]:
-    """For each row its nearest of another class, and its nearest of all."""
-    other = np.empty(len(unit), np.int64)
-    nearest = np.empty(len(unit), np.int64)
-    step = max(1, _BLOCK_VALUES // len(unit))
-    for start in range(0, len(unit), step):
-        block = slice(start, start + step)
-        similarity = unit[block] @ unit.T
-        row = np.arange(len(similarity))
-        similarity[row, row + start] = -np.inf
-        nearest[block] = similarity.argmax(axis=1)
-        similarity[class_index[block, np.newaxis] == class_index] = -np.inf
-        other[block] = similarity.argmax(axis=1)
-    return other, nearest
-
-
-def _distance(rows: Float32, first: Int64, second: Int64) -> Float64:
-    # Not from the product, which has no digits left where two rows are all but the same.
-    apart = [
-        np.linalg.norm(rows[a].astype(np.float64) - rows[b], axis=1)
-        for a, b in zip(_blocks(first), _blocks(second), strict=True)
-    ]
-    return np.concatenate(apart)
-
-
-def _blocks(index: Int64) -> list[Int64]:
-    return [index[start : start + 1024] for start in range(0, len(index), 1024)]
 
 
 def make_map(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint.imprinting.proxies import generate
+from edge_imprint.imprinting.proxies import Generate
+from edge_imprint.imprinting.proxies import generate as generate_here
 from edge_imprint.imprinting.quantile import quantile_normalize
 from edge_imprint.imprinting.recipe import Recipe
 from edge_imprint.imprinting.shrinkage import choose_shrinkage
@@ -57,6 +59,7 @@ def imprint(
     device: str = "cpu",
     backbone: BackboneInfo | None = None,
     calibration: Calibration | None = None,
+    generate: Generate | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Head:
     """Make a head of labelled embeddings.
@@ -70,6 +73,8 @@ def imprint(
         device: ``cpu`` or ``cuda``: where k-means runs.
         backbone: What made the embeddings.
         calibration: The temperature and thresholds that the head gets; None for none.
+        generate: Instead of `edge_imprint.imprinting.proxies.generate`: on a cluster. It does
+            not make the clusters of ``least_squares``.
         progress: Told (done, total) classes.
 
     Returns:
@@ -78,7 +83,9 @@ def imprint(
         mahalanobis, least squares).
     """
     recipe = resolved(source, recipe, seed)
-    made = make_all(source, recipe, seed=seed, ks=ks, device=device, progress=progress)
+    made = make_all(
+        source, recipe, seed=seed, ks=ks, device=device, generate=generate, progress=progress
+    )
     return assemble(made, labels, recipe, backbone=backbone, calibration=calibration)
 
 
@@ -90,6 +97,7 @@ def make_all(
     ks: Sequence[int] | None = None,
     known: Mapping[int, Float32] | None = None,
     device: str = "cpu",
+    generate: Generate | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Proxies:
     """Make the proxies of all classes; arguments as in `imprint`.
@@ -102,6 +110,7 @@ def make_all(
         known: Proxies, by class, that an earlier call gave and that are still true; see
             `is_local`.
         device: As in `imprint`.
+        generate: As in `imprint`.
         progress: As in `imprint`.
 
     Returns:
@@ -124,7 +133,8 @@ def make_all(
             mapped, numbers, seed, ridge=recipe.ridge, balanced=recipe.balanced
         )
     else:
-        made = _generate(mapped, recipe, seed, numbers, known or {}, device, progress)
+        make = partial(generate or generate_here, seed=seed, device=device, progress=progress)
+        made = _generate(make, mapped, recipe.generation, numbers, known or {})
     metric = None
     if recipe.distance == "mahalanobis":
         # Of the embeddings as they are compared: after the map and the norm at inference.
@@ -188,24 +198,15 @@ def assemble(
 
 
 def _generate(
+    make: Callable[..., list[Float32]],
     source: ClassSource,
-    recipe: Recipe,
-    seed: int,
+    generation: str,
     ks: Sequence[int],
     known: Mapping[int, Float32],
-    device: str,
-    progress: Callable[[int, int], None] | None,
 ) -> list[Float32]:
     missing = [c for c in range(len(source)) if c not in known]
     if not missing:
         return [known[c] for c in range(len(source))]
-    made = generate(
-        Some(source, missing),
-        recipe.generation,
-        [ks[c] for c in missing],
-        seed,
-        device=device,
-        progress=progress,
-    )
+    made = make(Some(source, missing), generation, [ks[c] for c in missing])
     everything = dict(known) | dict(zip(missing, made, strict=True))
     return [everything[c] for c in range(len(source))]

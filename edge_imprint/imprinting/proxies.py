@@ -15,22 +15,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.imprinting import samples
+from edge_imprint.imprinting.canonical import canonical
+from edge_imprint.imprinting.class_source import Blocks, ClassSource, is_large, whole
 from edge_imprint.imprinting.kmeans import kmeans
-from edge_imprint.imprinting.whitening import ClassSource
-from edge_imprint_runtime.errors import EmbeddingError, MissingPackageError, ParameterError
+from edge_imprint.imprinting.streamed import STREAMED
+from edge_imprint_runtime.errors import MissingPackageError, ParameterError
 
 __all__ = [
     "GENERATORS",
     "Float32",
     "Float64",
+    "Generate",
     "Generator",
     "canonical",
+    "cores",
     "generate",
     "make_proxies",
     "one_blas_thread",
@@ -42,11 +46,27 @@ Generator: TypeAlias = Callable[[list[Float32], list[Float64], int, int], list[F
 """Classes, each (n, D) distinct rows in canonical order and its own to overwrite; their (n,)
 weights, above 0; k; seed -> (p, D) for each class."""
 
+
+class Generate(Protocol):
+    """What makes the proxies of all classes: `generate` below, or a cluster."""
+
+    def __call__(
+        self,
+        source: ClassSource,
+        generation: str,
+        ks: Sequence[int],
+        seed: int,
+        *,
+        device: str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Float32]:
+        """Take and give what `generate` does."""
+
+
 _Class: TypeAlias = tuple[int, Float32, Float64]  # its number, rows, weights
 
 # Numbers in the classes that a thread takes at once: 4 MiB.
 _BATCH = 2**20
-_MINUS_ZERO = np.iinfo(np.int32).min  # its bits, read as an integer
 
 
 def make_proxies(
@@ -103,7 +123,9 @@ def generate(
 
     Returns:
         (p, D) float32 for each class, p as in `make_proxies`. Memory holds as many classes as
-        there are threads, and a few copies of each.
+        there are threads, and a few copies of each. A class that is larger than memory (see
+        `LargeClassSource`) is read block by block by ``mean`` and ``kmeans``; the others make
+        its proxies of the rows that its source draws.
 
     Raises:
         ParameterError: As in `make_proxies`; or the device is another one.
@@ -113,11 +135,13 @@ def generate(
     """
     _check(generation, ks, seed, device)
     make, batch = GENERATORS[generation], _BATCH
+    workers = threads = workers or cores()
     if device == "cuda" and generation == "kmeans":
         from edge_imprint.imprinting import kmeans_cuda
 
         make, batch, workers = kmeans_cuda.generator(device), kmeans_cuda.BATCH, 1
-    todo, made = deque(range(len(ks))), dict[int, Float32]()
+    large = _too_large(source, generation)
+    todo, made = deque(sorted(set(range(len(ks))) - large.keys())), dict[int, Float32]()
 
     def work(_: int) -> None:
         # Sorted rows go to memory that a thread has once: fresh pages cost as much as k-means.
@@ -130,7 +154,7 @@ def generate(
         finally:
             todo.clear()  # where one fails the others need not go on
 
-    count = min(workers or _cores(), len(ks))
+    count = min(workers, len(todo))
     with one_blas_thread():
         if count <= 1:
             work(0)
@@ -140,63 +164,13 @@ def generate(
                     list(pool.map(work, range(count)))
                 finally:
                     todo.clear()  # on an interrupt
+        for c, blocks in large.items():  # one after another, each on all cores
+            made[c] = STREAMED[generation](
+                blocks, source[c], ks[c], seed, threads, f"class {c}"
+            )
+            if progress is not None:
+                progress(len(made), len(ks))
     return [made[c] for c in range(len(ks))]
-
-
-def canonical(
-    rows: Float32,
-    weights: Float64 | None,
-    name: str = "the class",
-    space: Float32 | None = None,
-) -> tuple[Float32, Float64]:
-    """Give rows an order of their own, and merge equal ones into one with their weights' sum.
-
-    Args:
-        rows: (n, D), any real type and memory layout.
-        weights: (n,) >= 0; None for ones.
-        name: What messages call the class.
-        space: Where the result may lie, if it is large enough.
-
-    Returns:
-        (m, D) float32 distinct rows, in ``space`` or a new array, and (m,) float64 weights
-        above 0.
-
-    Raises:
-        ParameterError: The weights are not as above, or all zero; or there is no row.
-        EmbeddingError: A row holds NaN or infinity.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows = np.ascontiguousarray(rows, np.float32)
-        finite = np.isfinite(np.vdot(rows, rows))  # or large: look closer
-    if rows.size and rows.view(np.int32).min() == _MINUS_ZERO:
-        rows = rows + np.float32(0)  # makes it equal to the other zero in its bytes as well
-    if not finite and not (each := np.isfinite(rows).all(axis=1)).all():
-        raise EmbeddingError(
-            f"row {int(each.argmin())} of {name} holds NaN or infinity; "
-            "mend it or leave it out"
-        )
-    weights = _checked_weights(weights, len(rows), name)
-    if weights is not None:
-        # Equal rows in the order of their weights, so that their sum has one last bit.
-        by_weight = np.argsort(weights, kind="stable")[np.count_nonzero(weights == 0) :]
-        rows, weights = rows[by_weight], weights[by_weight]
-    if not len(rows):
-        raise ParameterError(f"{name} has no row with a weight above 0")
-    order = np.argsort(rows.view(np.dtype((np.void, rows.shape[1] * 4)))[:, 0], kind="stable")
-    if space is not None and rows.size <= len(space):
-        out = space[: rows.size].reshape(rows.shape)
-        rows = np.take(rows, order, axis=0, out=out, mode="clip")  # clip: without a detour
-    else:
-        rows = rows[order]
-    weights = np.ones(len(rows)) if weights is None else weights[order]
-    like = np.arange(len(rows) - 1)
-    for column in range(0, rows.shape[1], max(1, rows.shape[1] // 8)):
-        like = like[rows[like + 1, column] == rows[like, column]]
-    same = like[(rows[like + 1] == rows[like]).all(axis=1)]
-    if len(same):
-        first = np.delete(np.arange(len(rows)), same + 1)
-        rows, weights = rows[first], np.add.reduceat(weights, first)
-    return rows, weights
 
 
 @contextmanager
@@ -249,6 +223,13 @@ def _make(
     return made
 
 
+def _too_large(source: ClassSource, generation: str) -> dict[int, Blocks]:
+    """Return what gives the classes that are read block by block."""
+    if generation not in STREAMED:
+        return {}
+    return {c: whole(source, c) for c in range(len(source)) if is_large(source, c)}
+
+
 def _check(generation: str, ks: Sequence[int], seed: int, device: str) -> None:
     if generation not in GENERATORS:
         raise ParameterError(
@@ -263,18 +244,8 @@ def _check(generation: str, ks: Sequence[int], seed: int, device: str) -> None:
         raise ParameterError(f"device must be 'cpu' or 'cuda', got {device!r}")
 
 
-def _checked_weights(weights: Float64 | None, n: int, name: str) -> Float64 | None:
-    if weights is None:
-        return None
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (n,):
-        raise ParameterError(f"the weights of {name} must be {n}, got shape {weights.shape}")
-    if not ((weights >= 0) & np.isfinite(weights)).all():
-        raise ParameterError(f"the weights of {name} must be finite and >= 0")
-    return weights
-
-
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

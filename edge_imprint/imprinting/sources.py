@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edge_imprint.imprinting.class_source import Block, ClassSource, is_large, whole
 from edge_imprint.imprinting.proxies import canonical
-from edge_imprint.imprinting.whitening import ClassSource, Whitening
+from edge_imprint.imprinting.whitening import Whitening
 from edge_imprint_runtime.contract import EPSILON
 
 __all__ = ["ByClass", "Distinct", "Mapped", "Sampled", "Some", "normalized"]
@@ -72,7 +74,17 @@ class Mapped:
         return len(self.source)
 
     def __getitem__(self, c: int) -> tuple[Float32, Float64 | None]:
-        rows, weights = self.source[c]
+        return self._map(*self.source[c])
+
+    def large(self, c: int) -> bool:
+        """Return whether ``[c]`` is only a draw of class c."""
+        return is_large(self.source, c)
+
+    def blocks(self, c: int) -> Iterator[Block]:
+        """Give the whole of class c, a block at a time."""
+        return itertools.starmap(self._map, whole(self.source, c)())
+
+    def _map(self, rows: Float32, weights: Float64 | None) -> Block:
         if self.whitening is not None:
             rows = self.whitening.apply(rows)
         return normalized(rows, self.norm), weights
@@ -107,6 +119,14 @@ class Some:
     def __getitem__(self, c: int) -> tuple[Float32, Float64 | None]:
         return self.source[self.chosen[c]]
 
+    def large(self, c: int) -> bool:
+        """Return whether ``[c]`` is only a draw of class c."""
+        return is_large(self.source, self.chosen[c])
+
+    def blocks(self, c: int) -> Iterator[Block]:
+        """Give the whole of class c, a block at a time."""
+        return iter(whole(self.source, self.chosen[c])())
+
 
 @dataclass(frozen=True)
 class Distinct:
@@ -123,6 +143,14 @@ class Distinct:
 
     def __getitem__(self, c: int) -> tuple[Float32, Float64 | None]:
         return canonical(*self.source[c], f"class {c}")
+
+    def large(self, c: int) -> bool:
+        """Return whether ``[c]`` is only a draw of class c."""
+        return is_large(self.source, c)
+
+    def blocks(self, c: int) -> Iterator[Block]:
+        """Give the whole of class c, a block at a time; of a large one as its rows are."""
+        return iter(whole(self.source, c)() if self.large(c) else [self[c]])
 
 
 def draw(

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from edge_imprint.imprinting.class_source import Blocks, ClassSource, whole
 
 __all__ = ["ClassSource", "Scatter", "Whitening", "fit_whitening"]
 
@@ -24,22 +25,12 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 # Rows that are turned into float64 at once.
-_BLOCK_BYTES = 32 * 2**20
+_PART_BYTES = 32 * 2**20
 # Never trust the covariance fully: a direction without any scatter in the training embeddings
 # (a dead ReLU, a pixel that is always black) would be blown up beyond bounds.
 MIN_SHRINKAGE = 0.01
 # Beyond this a full map costs more than it brings; see docs/whitening.md.
 _MAX_SIZE = 512
-
-
-class ClassSource(Protocol):
-    """Embeddings class by class, so that only one class need be in memory."""
-
-    def __len__(self) -> int:
-        """Return C, the number of classes."""
-
-    def __getitem__(self, c: int) -> tuple[Float32, Float64 | None]:
-        """Return class c's (n, D) rows and its (n,) sample weights; None for ones."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +76,28 @@ class Scatter:
         """Sum over all classes of a source, in one pass."""
         scatter: Scatter | None = None
         for c in range(len(source)):
-            rows, weights = source[c]
+            blocks = whole(source, c)
             if scatter is None:
-                scatter = cls(np.zeros((rows.shape[1],) * 2), [], [])
-            scatter.add(rows, weights)
+                size = next(iter(blocks()))[0].shape[1]
+                scatter = cls(np.zeros((size,) * 2), [], [])
+            scatter.add_blocks(blocks)
         assert scatter is not None  # a source has a class
         return scatter
 
     def add(self, rows: Float32, weights: Float64 | None = None) -> None:
         """Add one class: (n, D) float32 rows, (n,) weights."""
-        w = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
-        count = float(w.sum())
-        mean = sum(
-            (part_w @ part for part, part_w in _blocks(rows, w)), np.zeros(rows.shape[1])
-        )
+        self.add_blocks(lambda: [(rows, weights)])
+
+    def add_blocks(self, blocks: Blocks) -> None:
+        """Add one class, a block at a time; its blocks are asked for twice."""
+        mean, count = np.zeros(self.size), 0.0
+        for part, part_w in _parts(blocks):
+            mean += part_w @ part
+            count += float(part_w.sum())
         mean /= count
         # A row lies nearer to a mean that it is part of: 1 - 1/n of its true scatter.
         inflate = count / (count - 1) if count > 1 else 0.0
-        for part, part_w in _blocks(rows, w):
+        for part, part_w in _parts(blocks):
             part -= mean
             self.within += (part * part_w[:, np.newaxis]).T @ part
             square = inflate * np.einsum("ij,ij->i", part, part)
@@ -186,8 +181,10 @@ def fit_whitening(
     return Whitening(((1 - share) * center).astype(np.float32), root.astype(np.float32), share)
 
 
-def _blocks(rows: Float32, weights: Float64) -> Iterator[tuple[Float64, Float64]]:
-    step = max(1, _BLOCK_BYTES // (8 * rows.shape[1]))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        yield rows[part].astype(np.float64), weights[part]
+def _parts(blocks: Blocks) -> Iterator[tuple[Float64, Float64]]:
+    for rows, weights in blocks():
+        w = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
+        step = max(1, _PART_BYTES // (8 * rows.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            yield rows[part].astype(np.float64), w[part]

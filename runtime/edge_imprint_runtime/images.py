@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from io import BytesIO
 from pathlib import Path
+from typing import IO, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
@@ -18,9 +21,20 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 from edge_imprint_runtime.geometry import Span, fill_color, linear_taps, spans
+from edge_imprint_runtime.quick import (
+    FILTERS,
+    ORIENTATION,
+    Opened,
+    averages,
+    draft,
+    resized_part,
+)
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
+    "PhotoSource",
+    "Readable",
+    "decode_photo",
     "normalize",
     "open_image",
     "photo_image",
@@ -31,14 +45,22 @@ __all__ = [
 # 179 megapixels, where Pillow itself gives up: more is a decompression bomb, not a photo.
 MAX_IMAGE_PIXELS = 178_956_970
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+_TURNED = frozenset(range(2, 9))  # orientations that `ImageOps.exif_transpose` acts on
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What photos can be read of; `Path` is one. ``str()`` of it names it in messages."""
+
+    def read_bytes(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            OSError: They can't be read.
+        """
+
+
+PhotoSource: TypeAlias = str | os.PathLike[str] | Readable | Image.Image
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -58,43 +80,133 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         BrokenImageError: It is corrupt, truncated, empty, or no image.
         ImageTooLargeError: It has more than `MAX_IMAGE_PIXELS`.
     """
-    name = Path(path)
+    image = _open(path, None).image
+    # What Pillow loads holds on to its file in some formats; a copy does not.
+    return image.copy() if isinstance(image, ImageFile.ImageFile) else image
+
+
+def photo_image(photo: PhotoSource) -> Image.Image:
+    """Make upright RGB of a photo of any common kind.
+
+    Args:
+        photo: A path, something readable, or a Pillow image, which is converted as
+            `open_image` converts files.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
+    """
+    if isinstance(photo, Image.Image):
+        return _to_rgb(photo, "given")
+    return _open(photo, None).image
+
+
+def photo_pixels(
+    photo: PhotoSource, preprocess: Preprocess, *, quick: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Make a photo of any common kind ready for the network.
+
+    Args:
+        photo: A path, something readable, or a Pillow image, which is converted as
+            `open_image` converts files.
+        preprocess: The steps.
+        quick: Whether a large JPEG is decoded small, and only the part that the network sees
+            is resized. The pixels then differ a little from the exact ones (docs/data.md says
+            how much), which are those that a device computes.
+
+    Returns:
+        (H, W, 3) uint8 RGB at the network's size.
+
+    Raises:
+        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
+    """
+    if isinstance(photo, Image.Image):
+        image = _to_rgb(photo, "given")
+        opened = Opened(image, *image.size, 1)
+    else:
+        opened = _open(photo, preprocess if quick else None)
+    return _fitted(opened, preprocess, _name(photo), quick=quick)
+
+
+def decode_photo(
+    data: bytes, preprocess: Preprocess, *, name: str, quick: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Make a photo ready for the network whose bytes were read already.
+
+    Args:
+        data: An image file's bytes.
+        preprocess: The steps.
+        name: The photo's name, for messages.
+        quick: As in `photo_pixels`.
+
+    Returns:
+        (H, W, 3) uint8 RGB at the network's size: `photo_pixels` of the same bytes.
+
+    Raises:
+        BrokenImageError, ImageTooLargeError: As `open_image` has them.
+    """
+    opened = _decode(BytesIO(data), name, preprocess if quick else None)
+    return _fitted(opened, preprocess, name, quick=quick)
+
+
+def _open(photo: str | os.PathLike[str] | Readable, small: Preprocess | None) -> Opened:
+    name = _name(photo)
     try:
-        file = open(name, "rb")  # noqa: SIM115 - closed below, whatever Pillow does
+        # A file is handed over open: of some formats Pillow reads only what it needs.
+        file: IO[bytes] = (
+            open(photo, "rb")  # noqa: SIM115 - closed below
+            if isinstance(photo, (str, os.PathLike))
+            else BytesIO(photo.read_bytes())
+        )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableImageError(f"cannot read the image {name}: {reason}") from error
     with file:
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns of odd files that it reads all the same; a photo is then usable.
-                warnings.simplefilter("ignore")
-                return _decode(Image.open(file), name)
-        except Image.DecompressionBombError as error:
-            raise ImageTooLargeError(_too_large(name, "more")) from error
-        except (ImageTooLargeError, BrokenImageError):
-            raise
-        except UnidentifiedImageError as error:  # its own text names a Python object
-            raise BrokenImageError(
-                f"the image {name} is corrupt, truncated or no image (of no known format); "
-                "replace it or take it out"
-            ) from error
-        except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged bytes
-            raise BrokenImageError(
-                f"the image {name} is corrupt, truncated or no image ({_first_line(error)}); "
-                "replace it or take it out"
-            ) from error
+        return _decode(file, name, small)
 
 
-def _decode(image: Image.Image, name: Path) -> Image.Image:
-    pixels = image.width * image.height
-    if pixels > MAX_IMAGE_PIXELS:
-        raise ImageTooLargeError(_too_large(name, f"{pixels:,}"))
-    image.load()
-    return _to_rgb(image, str(name))
+def _name(photo: PhotoSource) -> str:
+    if isinstance(photo, Image.Image):
+        return "given"
+    return str(Path(photo)) if isinstance(photo, (str, os.PathLike)) else str(photo)
+
+
+def _decode(file: IO[bytes], name: str, small: Preprocess | None) -> Opened:
+    """Decode a photo as upright RGB; smaller than it is where ``small`` can do with that."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd files that it reads all the same; a photo is then usable.
+            warnings.simplefilter("ignore")
+            image = Image.open(file)
+            pixels = image.width * image.height
+            if pixels > MAX_IMAGE_PIXELS:
+                raise ImageTooLargeError(_too_large(name, f"{pixels:,}"))
+            if small is not None and isinstance(image, JpegImageFile):
+                sides = draft(image, small)
+                return Opened(_to_rgb(image, name), *sides)
+            upright = _to_rgb(image, name)
+            return Opened(upright, *upright.size, 1)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(_too_large(name, "more")) from error
+    except (ImageTooLargeError, BrokenImageError):
+        raise
+    except UnidentifiedImageError as error:  # its own text names a Python object
+        raise BrokenImageError(
+            f"the image {name} is corrupt, truncated or no image (of no known format); "
+            "replace it or take it out"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged bytes
+        raise BrokenImageError(
+            f"the image {name} is corrupt, truncated or no image ({_first_line(error)}); "
+            "replace it or take it out"
+        ) from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Make upright RGB; an image that is so already is returned itself."""
+    image.load()  # first: what a TIFF says of its orientation is used up by that
     if image.mode == "F":
         raise BrokenImageError(
             f"the image {name} holds floating-point pixels of no stated range; "
@@ -105,46 +217,24 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         image_exif = image.getexif()
         image = Image.fromarray((np.clip(sixteen, 0, 65535) // 257).astype(np.uint8))
         image.info["exif"] = image_exif.tobytes()
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+    if image.getexif().get(ORIENTATION, 1) in _TURNED:
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return upright.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def photo_image(photo: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """Make upright RGB of a photo of any common kind.
-
-    Args:
-        photo: A path, or a Pillow image, which is converted as `open_image` converts files.
-
-    Returns:
-        An RGB image.
-
-    Raises:
-        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
-    """
-    return _to_rgb(photo, "given") if isinstance(photo, Image.Image) else open_image(photo)
-
-
-def photo_pixels(
-    photo: str | os.PathLike[str] | Image.Image, preprocess: Preprocess
+def _fitted(
+    opened: Opened, preprocess: Preprocess, name: str, *, quick: bool
 ) -> npt.NDArray[np.uint8]:
-    """Make a photo of any common kind ready for the network.
-
-    Args:
-        photo: A path, or a Pillow image, which is converted as `open_image` converts files.
-        preprocess: The steps.
-
-    Returns:
-        (H, W, 3) uint8 RGB at the network's size.
-
-    Raises:
-        UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
-    """
-    name = "given" if isinstance(photo, Image.Image) else os.fspath(photo)
-    return prepare(photo_image(photo), preprocess, name=name)
+    if not quick or not averages(preprocess):
+        return prepare(opened.image, preprocess, name=name)
+    size = (opened.width, opened.height)
+    rows, columns = spans(opened.height, opened.width, preprocess)
+    _check_strip(rows, columns, preprocess, name, size)
+    return resized_part(opened, rows, columns, preprocess)
 
 
 def prepare(
@@ -166,18 +256,11 @@ def prepare(
     """
     p = preprocess
     rows, columns = spans(image.height, image.width, p)
-    if rows.resized * columns.resized > max(
-        MAX_IMAGE_PIXELS, p.resize_height * p.resize_width
-    ):
-        raise ImageTooLargeError(
-            f"the image {name} of {image.width} x {image.height} pixels is too thin: resized, "
-            f"it would have {columns.resized:,} x {rows.resized:,} pixels; "
-            "cut it or take it out"
-        )
+    _check_strip(rows, columns, p, name, image.size)
     if p.interpolation == "linear":
         image = _linear(image, rows, columns)
     elif (rows.resized, columns.resized) != (image.height, image.width):
-        image = image.resize((columns.resized, rows.resized), _FILTERS[p.interpolation])
+        image = image.resize((columns.resized, rows.resized), FILTERS[p.interpolation])
     top, left = rows.offset, columns.offset
     if rows.resized < p.height or columns.resized < p.width:
         canvas = Image.new("RGB", (p.width, p.height), fill_color(p))
@@ -185,6 +268,18 @@ def prepare(
         return np.asarray(canvas)
     box = (left, top, left + p.width, top + p.height)
     return np.asarray(image.crop(box) if image.size != (p.width, p.height) else image)
+
+
+def _check_strip(
+    rows: Span, columns: Span, preprocess: Preprocess, name: str, size: tuple[int, int]
+) -> None:
+    limit = max(MAX_IMAGE_PIXELS, preprocess.resize_height * preprocess.resize_width)
+    if rows.resized * columns.resized > limit:
+        raise ImageTooLargeError(
+            f"the image {name} of {size[0]} x {size[1]} pixels is too thin: resized, "
+            f"it would have {columns.resized:,} x {rows.resized:,} pixels; "
+            "cut it or take it out"
+        )
 
 
 def _linear(image: Image.Image, rows: Span, columns: Span) -> Image.Image:
@@ -219,7 +314,7 @@ def normalize(
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
 
 
-def _too_large(name: Path, pixels: str) -> str:
+def _too_large(name: str, pixels: str) -> str:
     return (
         f"the image {name} has {pixels} pixels, the limit is {MAX_IMAGE_PIXELS:,}; "
         "make it smaller or take it out"

@@ -5,30 +5,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 import onnx
 
-from edge_imprint_export.backbone.torch_export import OPSET
 from edge_imprint_export.graph import parse, to_bytes
-from edge_imprint_runtime import files
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.errors import BackboneExportError, OutputWriteError
 from edge_imprint_runtime.files import write_atomic
+from edge_imprint_runtime.graph_files import cache_folder, graph_path, tool_versions
 
 __all__ = ["cache_folder", "cached", "known_difference", "lookup", "remember_difference"]
 
-# Raised whenever this package writes another graph for the same backbone.
-_FORM = 1
-_TOOLS = ("torch", "timm", "onnx", "onnxscript")
 # What runs a graph before and after it is rewritten; it is installed by one of two names.
 _RUNNERS = ("onnxruntime", "onnxruntime-gpu")
-
-
-def cache_folder() -> Path:
-    """Return the folder of cached backbone graphs; it may not exist yet."""
-    return files.cache_folder() / "backbones"
 
 
 def lookup(info: BackboneInfo) -> onnx.ModelProto | None:
@@ -41,7 +31,7 @@ def lookup(info: BackboneInfo) -> onnx.ModelProto | None:
         The graph, or None where it is not cached or not readable.
     """
     try:
-        return parse(_path(info).read_bytes(), "the cached backbone")
+        return parse(graph_path(info).read_bytes(), "the cached backbone")
     except (OSError, BackboneExportError):
         return None  # it is made anew, and a damaged file replaced
 
@@ -63,7 +53,7 @@ def cached(info: BackboneInfo, make: Callable[[], onnx.ModelProto]) -> onnx.Mode
     if found is not None:
         return found
     model = make()
-    path = _path(info)
+    path = graph_path(info)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, to_bytes(model), force=True)
@@ -101,23 +91,6 @@ def remember_difference(info: BackboneInfo, form: str, difference: float) -> Non
 
 
 def _difference_path(info: BackboneInfo, form: str) -> Path:
-    key = "\n".join([form, *_versions(_RUNNERS)])
-    graph, digest = _path(info), hashlib.sha256(key.encode()).hexdigest()
+    key = "\n".join([form, *tool_versions(_RUNNERS)])
+    graph, digest = graph_path(info), hashlib.sha256(key.encode()).hexdigest()
     return graph.with_name(f"{graph.stem}.{digest[:16]}.txt")
-
-
-def _path(info: BackboneInfo) -> Path:
-    size = f"{info.preprocess.height}x{info.preprocess.width}"
-    key = "\n".join([str(_FORM), info.digest, size, str(OPSET), *_versions(_TOOLS)])
-    return cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
-
-
-def _versions(tools: tuple[str, ...]) -> list[str]:
-    return [f"{tool}={_version(tool)}" for tool in tools]
-
-
-def _version(tool: str) -> str:
-    try:
-        return metadata.version(tool)
-    except metadata.PackageNotFoundError:
-        return "none"

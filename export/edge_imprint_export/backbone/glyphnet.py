@@ -23,20 +23,21 @@ def conv_stack(
     weights: Mapping[str, npt.NDArray[np.float32]],
     *,
     image_size: int,
-    pool_size: int,
+    pool_size: int | None,
 ) -> onnx.ModelProto:
     """Write 3x3 convolutions, an average pooling and a flattening as a backbone graph.
 
     ::
 
         pixels (N,3,S,S) -> [Conv 3x3, padding 1, stride s -> [Relu]] * L
-          -> AveragePool (p x p, stride p) -> Flatten -> embedding (N,D)
+          -> AveragePool (p x p, stride p), or GlobalAveragePool
+          -> Flatten -> embedding (N,D)
 
     Args:
         layers: Stride of each convolution, and whether a ReLU follows.
         weights: float32 ``conv{i}.weight`` (out, in, 3, 3) and ``conv{i}.bias`` (out,).
         image_size: S, pixels.
-        pool_size: p, pixels of the last map.
+        pool_size: p, pixels of the last map; None for the whole map.
 
     Returns:
         The backbone graph.
@@ -51,11 +52,14 @@ def conv_stack(
         x = nodes.add("Conv", [x, w, b], name, **shape)
         x = nodes.add("Relu", [x], f"{name}.relu") if relu else x
         side = (side - 1) // stride + 1
-    pool = [pool_size, pool_size]
-    x = nodes.add("AveragePool", [x], "pool", kernel_shape=pool, strides=pool)
+    if pool_size is None:
+        x, cells = nodes.add("GlobalAveragePool", [x], "pool"), 1
+    else:
+        pool = [pool_size, pool_size]
+        x = nodes.add("AveragePool", [x], "pool", kernel_shape=pool, strides=pool)
+        cells = (side // pool_size) ** 2
     nodes.add("Flatten", [x], EMBEDDING, axis=1)
-    channels = len(weights[f"conv{len(layers) - 1}.bias"])
-    size = channels * (side // pool_size) ** 2
+    size = len(weights[f"conv{len(layers) - 1}.bias"]) * cells
     graph = helper.make_graph(
         nodes.nodes,
         "backbone",

@@ -6,26 +6,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
+from edge_imprint_export.backbone.cut import add_pooling, cut
+from edge_imprint_export.files.external_data import vet
 from edge_imprint_export.files.guard import read_model
 from edge_imprint_export.graph import (
     MIN_OPSET,
     check_graph,
     default_opset,
+    image_size,
     tidy,
     to_bytes,
 )
 from edge_imprint_runtime.backends.ort import OrtRunner
 from edge_imprint_runtime.errors import BackboneExportError, EdgeImprintError, ModelFileError
 
-__all__ = ["read_backbone"]
+__all__ = ["read_backbone", "weight_files"]
 
 _BATCH_TOLERANCE = 1e-4
 
 
-def read_backbone(path: str | Path) -> onnx.ModelProto:
+def read_backbone(path: str | Path, *, tensor: str | None = None) -> onnx.ModelProto:
     """Read an ONNX file as a backbone graph.
 
     Its one input must be float32 (N, 3, H, W) with known H and W, its first output (N, D) or
@@ -34,12 +38,16 @@ def read_backbone(path: str | Path) -> onnx.ModelProto:
 
     Args:
         path: The file; weights beside it (external data) are read too.
+        tensor: What is taken as the embedding instead of the first output, any tensor that
+            the model computes: (N, D); a map (N, C, h, w) or (N, h, w, C), averaged over h
+            and w; or tokens (N, T, C), averaged over T. What follows it is left out.
 
     Returns:
         The backbone graph.
 
     Raises:
         BackboneExportError: The file is missing, is no ONNX model, or is not of this form.
+        BackboneNotFoundError: There is no such tensor; the message suggests the nearest.
         UnsafeModelError: The file is not sound, or reaches outside its folder; see
             `guard.read_model`.
         MissingPackageError: ONNX Runtime is not installed.
@@ -57,11 +65,34 @@ def read_backbone(path: str | Path) -> onnx.ModelProto:
         )
     _without_initializer_inputs(model.graph)
     _check_input(model.graph, where)
-    size = _two_dimensions(model, where)
+    if tensor is not None:
+        cut(model, tensor, where)
+    size = _two_dimensions(model, where, pool=tensor is not None)
     model = tidy(model, size=size)
     check_graph(model, where)
     _check_batch(model, where)
     return model
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """Name the files beside a model that was read in which its weights lie.
+
+    Args:
+        path: A file that `read_backbone` has read.
+
+    Returns:
+        They, each once; none where all weights are in the file itself.
+
+    Raises:
+        ModelFileError: A file is missing by now.
+    """
+    file = Path(path)
+    model = onnx.load_model(file, load_external_data=False)
+    spans = vet(model, file.parent, str(file))
+    names = [
+        e.value for span in spans for e in span.tensor.external_data if e.key == "location"
+    ]
+    return [file.parent / name for name in dict.fromkeys(names)]
 
 
 def _without_initializer_inputs(graph: onnx.GraphProto) -> None:
@@ -95,11 +126,23 @@ def _check_input(graph: onnx.GraphProto, where: str) -> None:
         )
 
 
-def _two_dimensions(model: onnx.ModelProto, where: str) -> int:
+def _two_dimensions(model: onnx.ModelProto, where: str, *, pool: bool) -> int:
     """Make the first output (N, D); returns D."""
     graph = model.graph
     name = graph.output[0].name
-    shape = _shape_of_output(model, where)
+    batch, first = _first_output(model, where)
+    shape: tuple[int, ...] = first.shape
+    if pool:
+        if first.dtype != np.float32 or not 2 <= len(shape) <= 4 or shape[0] != batch:
+            raise BackboneExportError(
+                f"the tensor {name!r} of {where} is {first.dtype} {shape} for {batch} "
+                "image(s); only float32 (N, D), (N, C, h, w), (N, h, w, C) and (N, T, C) can "
+                "be an embedding, so name another"
+            )
+        if len(shape) == 2:
+            return shape[1]
+        height, width = image_size(model)
+        return add_pooling(graph, shape, (height, width))
     if len(shape) == 4 and shape[2:] == (1, 1):
         graph.node.append(helper.make_node("Flatten", [name], [f"{name}/flat"], axis=1))
         graph.output[0].name = f"{name}/flat"
@@ -107,19 +150,23 @@ def _two_dimensions(model: onnx.ModelProto, where: str) -> int:
     if len(shape) != 2:
         raise BackboneExportError(
             f"the first output of {where} has shape {shape}; it must be an embedding (N, D): "
-            "export the model with pooled features"
+            "export the model with pooled features, or name a tensor in it: onnx:FILE#TENSOR"
         )
     return shape[1]
 
 
-def _shape_of_output(model: onnx.ModelProto, where: str) -> tuple[int, ...]:
-    """Run the model once: what a graph declares of its output is often nothing."""
+def _first_output(model: onnx.ModelProto, where: str) -> tuple[int, npt.NDArray[np.generic]]:
+    """Run the model once: what a graph declares of its output is often nothing.
+
+    Returns:
+        How many images it was given, and its first output for them.
+    """
     runner = _runner(model, where)
     shape, _ = next(iter(runner.inputs.values()))
     batch = shape[0] if isinstance(shape[0], int) else 1
     pixels = np.zeros((batch, *shape[1:]), np.float32)
     try:
-        return tuple(runner.run([next(iter(runner.outputs))], pixels)[0].shape)
+        return batch, runner.run([next(iter(runner.outputs))], pixels)[0]
     except EdgeImprintError as error:
         raise BackboneExportError(f"{where} does not run: {error}") from error
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen torch module -> a backbone graph. The only file here that imports torch."""
+"""A frozen torch module -> a backbone graph. The only file of these that imports torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ import onnx
 
 from edge_imprint_export.graph import EMBEDDING, PIXELS, check_graph, tidy
 from edge_imprint_runtime.errors import BackboneExportError, MissingPackageError
+from edge_imprint_runtime.graph_files import OPSET
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["OPSET", "export_module"]
-
-# The lowest that torch's exporter writes; lower ones it silently does not reach (torch 2.15).
-OPSET = 18
 
 
 def export_module(

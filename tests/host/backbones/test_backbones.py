@@ -27,6 +27,7 @@ from edge_imprint_runtime.errors import (
 )
 
 NAME = "timm/test_efficientnet"  # 99 k parameters
+FORMS = "'demo', 'timm/NAME', 'torchvision/NAME', 'onnx:FILE' or 'python:MODULE:FACTORY'"
 
 
 def head_of(info: BackboneInfo, dim: int = 8) -> Head:
@@ -109,16 +110,18 @@ def test_a_size_that_the_network_refuses() -> None:
 @pytest.mark.parametrize(
     ("name", "start", "nearest"),
     [
-        ("resnet18", "there is no backbone 'resnet18'; use 'demo', ", "timm/resnet18,"),
-        (
-            "torchvision/resnet50",
-            "there is no backbone 'torchvision/resnet50'",
-            "timm/resnet50",
-        ),
+        ("resnet18", f"there is no backbone 'resnet18'; use {FORMS}; nearest: ", "/resnet18"),
+        ("torchvision/resnet51", "has no model 'resnet51'", "; nearest: resnet50, "),
+        ("torchvision/", "has no model ''", ""),
         ("timm/resnet81", "has no model 'resnet81'", "; nearest: resnet18, "),
         ("timm/mobilenetv3_smal_100", "no model", "mobilenetv3_small_100"),
-        ("Demo", "there is no backbone 'Demo'; use 'demo', 'timm/NAME' or 'onnx:FILE'", ""),
-        ("", "there is no backbone ''; use 'demo', 'timm/NAME' or 'onnx:FILE'", ""),
+        ("Demo", f"there is no backbone 'Demo'; use {FORMS}", "; nearest: demo"),
+        (
+            "net.onnx",
+            f"there is no backbone 'net.onnx'; use {FORMS}",
+            "nearest: onnx:net.onnx",
+        ),
+        ("", f"there is no backbone ''; use {FORMS}", ""),
         ("timm/", "has no model ''", ""),
         ("timm/resnet18.no_such_tag", "cannot make the model 'resnet18.no_such_tag'", ""),
     ],
@@ -154,7 +157,7 @@ def test_pretrained_weights_without_a_connection() -> None:
         "except WeightsError as error: print(error)"
     )
     assert text.startswith(f"cannot get the pretrained weights of {NAME} (")
-    assert text.endswith("); give --weights FILE, or --random-weights to try without")
+    assert text.endswith("give it as --weights FILE; --random-weights tries without")
     assert "\n" not in text
 
 

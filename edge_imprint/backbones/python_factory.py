@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own torch network: ``python:MODULE:FACTORY``.
+
+Imported where one is asked for: torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from edge_imprint.backbones.names import Name
+from edge_imprint.backbones.torch_backbones import Network
+from edge_imprint.backbones.weights import load_into
+from edge_imprint_runtime.contract import Preprocess
+from edge_imprint_runtime.contract.codec import format_preprocess, parse_preprocess
+from edge_imprint_runtime.errors import (
+    BackboneExportError,
+    BackboneNotFoundError,
+    ContractValueError,
+)
+
+__all__ = ["IMAGENET", "load"]
+
+IMAGENET = Preprocess(
+    224,
+    224,
+    resize="crop",
+    resize_height=256,
+    resize_width=256,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""What most networks for photos were trained with; assumed where a factory does not say."""
+
+# Their sources change with their version, and heads would not fit any more.
+_NOT_OURS = ("torch", "torchvision", "timm")
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+# Modules that were imported here, with their text as it was then.
+_imported: dict[str, tuple[ModuleType, bytes]] = {}
+
+
+def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
+    """Call a factory, and freeze what it makes.
+
+    Args:
+        name: ``python:MODULE:FACTORY``; MODULE is looked for in the current folder first.
+        weights: Loaded into what the factory makes, where given.
+        assume: Whether a preprocessing that the factory does not give is worth a note.
+
+    Returns:
+        The network.
+
+    Raises:
+        BackboneNotFoundError: There is no such module, or no such function in it.
+        BackboneExportError: The module or the factory raises, or it makes no torch module.
+        WeightsError: The weights can't be had or don't fit.
+    """
+    module_name, _, factory_name = name.rest.partition(":")
+    if not factory_name or not all(part.isidentifier() for part in module_name.split(".")):
+        raise BackboneNotFoundError(
+            f"the backbone {name.base!r} must be python:MODULE:FACTORY, such as "
+            "python:my_net:make for the function make() of my_net.py"
+        )
+    with _current_folder():
+        module = _import(module_name, name.base)
+        made = _call(_factory(module, factory_name, name.base), name.base)
+    network, preprocess = _read(made, name.base)
+    source = "own"
+    if weights is not None:
+        load_into(network, weights, name=name.base)
+        source = f"file:{weights.name}"
+    note = (
+        f"{name.base} does not say how photos are prepared for it; assumed: "
+        f"{format_preprocess(IMAGENET)} (let it return a pair, the module and such a line, or "
+        "give another with --preprocess)"
+    )
+    network = network.eval().requires_grad_(False).float().cpu()
+    identity = f"{name.base}\n{_identity(module, network)}"
+    notes = (note,) if assume and preprocess is None else ()
+    return Network(network, source, preprocess or IMAGENET, identity, notes)
+
+
+@contextlib.contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let modules of the current folder be found, and keep what they print off stdout."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()  # a module written a moment ago is found
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(ValueError):  # what was imported may have changed the path
+            sys.path.remove(folder)
+
+
+def _import(module_name: str, base: str) -> ModuleType:
+    """Import a module; one that has changed since it was imported here, anew.
+
+    Its text is part of the digest, so that text and module must be of one time.
+    """
+    known = _imported.get(module_name)
+    if known is not None and _text(known[0]) != known[1]:
+        sys.modules.pop(module_name, None)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise BackboneNotFoundError(
+                f"there is no module {error.name!r} for the backbone {base}, neither in the "
+                f"folder {os.getcwd()} nor installed; run in the folder where it lies"
+            ) from error
+        raise BackboneNotFoundError(
+            f"the module {module_name!r} of the backbone {base} needs the module "
+            f"{error.name!r}, which is not installed here; install it"
+        ) from error
+    except (Exception, SystemExit) as error:  # a module may do as it likes
+        raise _failed(f"the module {module_name!r} of the backbone {base}", error) from error
+    _imported[module_name] = (module, _text(module))
+    return module
+
+
+def _factory(module: ModuleType, factory_name: str, base: str) -> Any:
+    found = getattr(module, factory_name, None)
+    if found is None:
+        callables = [key for key, value in vars(module).items() if callable(value)]
+        near = difflib.get_close_matches(factory_name, callables, n=3)
+        raise BackboneNotFoundError(
+            f"the module {module.__name__!r} has no function {factory_name!r} for the "
+            f"backbone {base}"
+            + (f"; nearest: {', '.join(near)}" if near else "; name one it has")
+        )
+    if not callable(found) or isinstance(found, torch.nn.Module):
+        raise BackboneExportError(
+            f"{factory_name!r} of the backbone {base} is a {type(found).__name__}; it must be "
+            "a function that takes nothing and returns a torch module"
+        )
+    return found
+
+
+def _call(factory: Any, base: str) -> Any:
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:  # a factory may do as it likes
+        raise _failed(f"the factory of the backbone {base}", error) from error
+
+
+def _read(made: Any, base: str) -> tuple[torch.nn.Module, Preprocess | None]:
+    """Take apart what a factory returned: a module, or a module and its preprocessing."""
+    network, stated = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if isinstance(stated, str):
+        try:
+            stated = parse_preprocess(stated)
+        except ContractValueError as error:
+            raise BackboneExportError(
+                f"the factory of the backbone {base} returned a preprocessing that can't be "
+                f"read: {error}; it is such as '{format_preprocess(IMAGENET)}'"
+            ) from error
+    if not isinstance(network, torch.nn.Module) or not isinstance(
+        stated, (Preprocess, type(None))
+    ):
+        what = f"a {type(made).__name__}"
+        if isinstance(made, tuple):
+            what = f"a tuple of {', '.join(type(part).__name__ for part in made) or 'nothing'}"
+        raise BackboneExportError(
+            f"the factory of the backbone {base} returned {what}; it must return a torch "
+            "module, or a torch module and its preprocessing"
+        )
+    return network, stated
+
+
+def _identity(module: ModuleType, network: torch.nn.Module) -> str:
+    """Hash what the weights do not say: the text of the network's modules, and its parts.
+
+    A number that a factory read from elsewhere shows in what its parts say of themselves.
+    """
+    homes = {type(part).__module__ for part in network.modules()}
+    ours = {home for home in homes if home.partition(".")[0] not in _NOT_OURS}
+    state = hashlib.sha256(_text(module))
+    for home in sorted(ours - {module.__name__}):
+        state.update(_text(sys.modules.get(home)))
+    state.update(_ADDRESS.sub("", str(network)).encode())
+    return state.hexdigest()
+
+
+def _text(module: ModuleType | None) -> bytes:
+    file = getattr(module, "__file__", None)
+    try:
+        return Path(file).read_bytes() if file else b""
+    except OSError:
+        return b""
+
+
+def _failed(what: str, error: BaseException) -> BackboneExportError:
+    text = " ".join(str(error).split())[:300]
+    return BackboneExportError(
+        f"{what} raised {type(error).__name__}" + (f": {text}" if text else "") + "; mend it"
+    )

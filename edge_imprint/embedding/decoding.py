@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A photo's bytes -> its digest and the network's pixels; what a worker process does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_imprint.photos import Location
+from edge_imprint_runtime.contract import Preprocess
+from edge_imprint_runtime.errors import (
+    EdgeImprintError,
+    ImageTooLargeError,
+    ParameterError,
+    UnreadableImageError,
+)
+from edge_imprint_runtime.images import decode_photo
+
+__all__ = ["DECODES", "MAX_FILE_BYTES", "Chunk", "check_decode", "decode_chunk", "read_photo"]
+
+DECODES = ("quick", "exact")
+
+# A photo of the most pixels that are taken fits in, with 16 bits and no compression. A larger
+# file is none, and is not read into memory to find that out.
+MAX_FILE_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Photos that were read together.
+
+    Attributes:
+        good: Which of them could be decoded, as positions in the chunk, rising.
+        digests: The SHA-256 (32 bytes) of each good one.
+        problems: For each other one its position and one sentence.
+    """
+
+    good: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    problems: tuple[tuple[int, str], ...]
+
+
+def check_decode(decode: str) -> bool:
+    """Tell whether photos are decoded the quick way.
+
+    Raises:
+        ParameterError: It is no way of `DECODES`.
+    """
+    if decode not in DECODES:
+        raise ParameterError(f"decode must be one of {', '.join(DECODES)}, got {decode!r}")
+    return decode == "quick"
+
+
+def read_photo(photo: Location) -> bytes:
+    """Read a photo's bytes.
+
+    Raises:
+        UnreadableImageError: It is missing, may not be read, or is no regular file.
+        ImageTooLargeError: It is larger than `MAX_FILE_BYTES`.
+    """
+    try:
+        if isinstance(photo, Path):
+            found = os.stat(photo)
+            # A pipe without a writer would be waited for without an end.
+            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                raise UnreadableImageError(f"cannot read the image {photo}: no regular file")
+            if found.st_size > MAX_FILE_BYTES:
+                raise ImageTooLargeError(
+                    f"the image {photo} has {found.st_size:,} bytes, the limit is "
+                    f"{MAX_FILE_BYTES:,}; make it smaller or take it out"
+                )
+        return photo.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableImageError(f"cannot read the image {photo}: {reason}") from error
+
+
+def decode_chunk(
+    photos: Sequence[Location],
+    preprocess: Preprocess,
+    pixels: npt.NDArray[np.uint8],
+    *,
+    quick: bool,
+    at: Callable[[int], None] | None = None,
+) -> Chunk:
+    """Read and decode a few photos.
+
+    Args:
+        photos: The photos.
+        preprocess: From a photo to pixels.
+        pixels: (n, H, W, 3) uint8, at least as long as the photos; its first rows are filled
+            with the pixels of the good ones, without gaps.
+        quick: As in `decode_photo`.
+        at: Told the position of each photo before it is touched.
+
+    Returns:
+        What became of them.
+    """
+    good: list[int] = []
+    digests: list[bytes] = []
+    problems: list[tuple[int, str]] = []
+    for position, photo in enumerate(photos):
+        if at is not None:
+            at(position)
+        try:
+            data = read_photo(photo)
+            pixels[len(good)] = decode_photo(data, preprocess, name=str(photo), quick=quick)
+            digests.append(hashlib.sha256(data).digest())
+            good.append(position)
+        except EdgeImprintError as error:
+            problems.append((position, str(error)))
+        except MemoryError:
+            problems.append((position, f"the image {photo} does not fit into memory"))
+    return Chunk(tuple(good), tuple(digests), tuple(problems))

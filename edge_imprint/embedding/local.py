@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Photos -> embeddings on this machine: workers decode, lanes embed, results come as they are.
+
+On a CPU there is a lane for each core, a thread whose runs have one thread of ONNX Runtime's:
+so nothing waits for anything inside a run, and an embedding depends on its photo alone. The
+processes that decode are nicer than the lanes: these have the cores as long as photos are
+ready, those as soon as they are not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edge_imprint.backbones import Backbone
+from edge_imprint.embedding.decoders import (
+    Decoders,
+    ProcessDecoders,
+    Tasks,
+    ThreadDecoders,
+)
+from edge_imprint.embedding.decoding import check_decode
+from edge_imprint.embedding.embedders import (
+    LANE_BATCH,
+    Embedder,
+    OrtEmbedder,
+    check_device,
+    embedder_graph,
+)
+from edge_imprint.embedding.engine import Engine, Result
+from edge_imprint.embedding.gpus import choose_device
+from edge_imprint.embedding.lanes import Lanes
+from edge_imprint.photos import Location
+from edge_imprint_runtime.errors import ParameterError
+
+if TYPE_CHECKING:
+    from edge_imprint.embedding.torch_embedder import TorchEmbedder
+
+__all__ = ["LocalEngine", "usable_cores"]
+
+# Fewer photos are decoded before a process is up that decodes.
+_FEW = 64
+_CPU_BLOCK = 2 * LANE_BATCH
+_CUDA_BLOCK = 32
+_NICENESS = 10
+
+
+class LocalEngine(Engine):
+    """Embeds on this machine; see `Engine`.
+
+    Args:
+        backbone: The backbone. Nothing is loaded or started before the first photo.
+        device: ``cpu``; ``cuda``; ``auto``: CUDA where there is a GPU that can be used.
+        autocast: ``bf16`` or ``fp16``, for torch on CUDA; None for float32.
+        workers: Processes that decode, at most; 0: threads of this process decode; None: none
+            for few photos, else as many as serve, up to one a core.
+        decode: ``quick`` or ``exact``; see `decode_photo`.
+        batch: Images a run; None to choose. Embeddings of another batch may differ in their
+            last bits where they are computed on CUDA.
+
+    Raises:
+        ParameterError: An option is out of range, or does not go with another.
+        ProviderError: CUDA is asked for and absent.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        device: str = "auto",
+        autocast: str | None = None,
+        workers: int | None = None,
+        decode: str = "quick",
+        batch: int | None = None,
+    ) -> None:
+        check_device(device)
+        for name, number, least in (("workers", workers, 0), ("batch", batch, 1)):
+            if number is not None and number < least:
+                raise ParameterError(f"{name} must be an integer >= {least}, got {number}")
+        self._quick = check_decode(decode)
+        choice = choose_device(device, has_module=backbone.has_module)
+        self.device = choice.device
+        self.notes: list[str] = [choice.note] if choice.note else []
+        self._by_torch = self.device == "cuda" and backbone.has_module
+        if autocast is not None and not self._by_torch:
+            raise ParameterError(
+                f"--autocast {autocast} is for a torch backbone on CUDA, and "
+                f"{backbone.info.name} is embedded by ONNX Runtime on {self.device} here; "
+                "leave it out"
+            )
+        self.arithmetic = autocast or "fp32"
+        self._autocast, self._workers, self._batch = autocast, workers, batch
+        self._backbone = backbone
+        self._embedder: Embedder | TorchEmbedder | None = None
+        self._lanes: list[Lanes] = []
+
+    def embed(self, photos: Sequence[Location]) -> Iterator[Result]:
+        """Embed photos, each once, in any order; see `Engine.embed`.
+
+        Raises:
+            MissingPackageError: A library that embeds is not installed.
+            ProviderError, DeviceError, DeviceMemoryError: The device fails.
+        """
+        if len(photos) == 0:
+            return
+        count = usable_cores() if self.device == "cpu" else 1
+        decoders = self._decoders(photos, count)
+        try:
+            embedder = self._loaded()  # while the first processes start
+            lanes = Lanes(decoders, embedder, count)
+        except BaseException:
+            decoders.stop()
+            raise
+        self._lanes.append(lanes)
+        try:
+            yield from lanes.results()
+        finally:
+            self._lanes.remove(lanes)
+            self._take_over(embedder)
+
+    def close(self) -> None:
+        """Give back processes, threads and memory; an `embed` that is under way ends."""
+        for lanes in list(self._lanes):
+            lanes.stop()
+        if self._embedder is not None and hasattr(self._embedder, "close"):
+            self._embedder.close()
+        self._embedder = None
+
+    def _decoders(self, photos: Sequence[Location], lanes: int) -> Decoders:
+        cpu, p = self.device == "cpu", self._backbone.info.preprocess
+        most = _CPU_BLOCK if cpu else _CUDA_BLOCK
+        tasks = Tasks(photos, most=most, least=LANE_BATCH if cpu else most, takers=lanes)
+        limit = self._workers
+        if limit is None:
+            limit = 0 if len(photos) < _FEW else usable_cores()
+        if limit == 0:
+            return ThreadDecoders(tasks, p, quick=self._quick, most=most)
+        return ProcessDecoders(
+            tasks,
+            p,
+            quick=self._quick,
+            most=most,
+            first=1 if cpu else limit,
+            limit=limit,
+            lanes=lanes,
+            niceness=_NICENESS if cpu else 0,
+            notes=self.notes,
+        )
+
+    def _loaded(self) -> Embedder | TorchEmbedder:
+        if self._embedder is None:
+            if self._by_torch:
+                from edge_imprint.embedding.torch_embedder import torch_embedder
+
+                self._embedder = torch_embedder(
+                    self._backbone, self.device, autocast=self._autocast, batch=self._batch
+                )
+            else:
+                cpu = self.device == "cpu"
+                self._embedder = OrtEmbedder(
+                    embedder_graph(self._backbone),
+                    self.device,
+                    threads=1 if cpu else 0,
+                    batch=self._batch or (LANE_BATCH if cpu else _CUDA_BLOCK),
+                )
+        return self._embedder
+
+    def _take_over(self, embedder: Embedder | TorchEmbedder) -> None:
+        """Learn from the embedder what it found while it ran."""
+        self.arithmetic = getattr(embedder, "arithmetic", self.arithmetic)
+        for note in getattr(embedder, "notes", ()):
+            if note not in self.notes:
+                self.notes.append(note)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
