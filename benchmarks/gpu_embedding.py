@@ -38,7 +38,7 @@ def cuda_autocast(job: Job, device: str = "cuda", name: str = BACKBONE) -> None:
     backbone = _backbone(name, device)
     from edge_imprint.embedding.torch_embedder import TorchEmbedder
 
-    images = _images(backbone, 64 if job.quick else 256)
+    images = _images(backbone, 40 if job.quick else 256)
     wanted = _on_the_cpu(job, backbone, images)
     wrong = []
     for arithmetic in ARITHMETICS:
@@ -47,7 +47,7 @@ def cuda_autocast(job: Job, device: str = "cuda", name: str = BACKBONE) -> None:
             backbone.module, backbone.info.preprocess, device, autocast=autocast
         )
         cosines = _cosines(embed(images), wanted)
-        stream = itertools.islice(itertools.cycle(images), 200 if job.quick else 20_000)
+        stream = itertools.islice(itertools.cycle(images), 160 if job.quick else 20_000)
         rates = []
         for _, rows in _timed(embed.stream_photos((None, one) for one in stream)):
             rates.append(rows)
@@ -84,7 +84,7 @@ def cuda_layouts(job: Job, device: str = "cuda", name: str = BACKBONE) -> None:
     }
     for arithmetic in ARITHMETICS:
         rates: dict[str, list[float]] = {layout: [] for layout in made}
-        for _ in range(ROUNDS):
+        for _ in range(2 if job.quick else ROUNDS):
             for layout, network in made.items():
                 rates[layout].append(_bare(backbone, network, arithmetic, device, count, job))
         medians = {layout: float(np.median(each)) for layout, each in rates.items()}
@@ -98,8 +98,8 @@ def cuda_build(job: Job, device: str = "cuda", name: str = BACKBONE) -> None:
     """Photos a second of the engine that `build` uses against the bare network.
 
     The bare network runs on pixels that lie on the device, in the engine's arithmetic and
-    layout, at the best of some batches; the engine reads, decodes and embeds JPEGs. The goal is
-    for what the engine does once photos come out of it (steady); what it takes to start is
+    layout, at the best of some batches; the engine reads, decodes and embeds JPEGs. The goal
+    is for what the engine does once photos come out of it (steady); what it takes to start is
     beside it, a second or so, whatever the number of photos.
     """
     backbone = _backbone(name, device)

@@ -242,7 +242,7 @@ def build(
         notes=(
             *_notes(photos, counts, chosen),
             *made.notes,
-            *network.notes,
+            *(network.notes if isinstance(backbone, str) else ()),
             *embedded.notes,
         ),
         device=embedded.device,

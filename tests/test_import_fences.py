@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 HOMES = {
@@ -30,17 +31,22 @@ ARROWS = {
 # Which files may import a library that is large or not always there: a folder, or a file.
 LIBRARIES = {
     "torch": (
-        "edge_imprint/embedding/embedders.py",
-        "edge_imprint/backbones/glyphnet.py",
+        "edge_imprint/backbones/",
+        "edge_imprint/embedding/torch_",
         "edge_imprint/imprinting/kmeans_cuda.py",
-        "edge_imprint/backbones/timm_models.py",
         "export/edge_imprint_export/backbone/torch_export.py",
     ),
-    "timm": ("edge_imprint/backbones/timm_models.py",),
-    "torchvision": (),
+    "timm": ("edge_imprint/backbones/measure.py", "edge_imprint/backbones/timm_models.py"),
+    "torchvision": (
+        "edge_imprint/backbones/measure.py",
+        "edge_imprint/backbones/torchvision_models.py",
+    ),
     "ray": ("edge_imprint/embedding/cluster",),
     "fsspec": ("edge_imprint/photos/remote.py",),
-    "pyarrow": ("edge_imprint/photos/manifest_rows.py",),
+    "pyarrow": (
+        "edge_imprint/embedding/cluster_tasks.py",
+        "edge_imprint/photos/manifest_rows.py",
+    ),
     "onnxscript": ("export/edge_imprint_export/backbone/torch_export.py",),
     "onnxruntime": (
         "export/edge_imprint_export/precision/tools.py",
@@ -197,14 +203,19 @@ def test_the_way_from_embeddings_to_a_head_loads_numpy_only() -> None:
     ("module", "allowed"),
     [
         ("backbones", set()),
-        ("embedding", set()),
+        ("embedding.run", set()),
+        ("embedding.local", set()),
+        ("embedding.cluster", set()),
         ("photos", set()),
         ("backbones.glyphnet", set()),
         ("builder", set()),
-        # joblib, under scikit-learn, asks psutil how many cores there are.
-        ("classifier", {"psutil", "sklearn", "scipy", "threadpoolctl"}),
+        # joblib, under scikit-learn, asks psutil how many cores there are; pandas and what it
+        # brings are loaded where they happen to be installed.
+        ("classifier", {"pandas", "psutil", "pyarrow", "sklearn", "scipy", "threadpoolctl"}),
         ("cli", set()),
+        ("cli._backbones", set()),
         ("cli._build", set()),
+        ("cli._cache", set()),
         ("cli._evaluate", set()),
         ("cli._export", {"onnx"}),
         ("cli._check", {"onnx"}),
@@ -221,3 +232,23 @@ def test_the_way_from_embeddings_to_a_head_loads_numpy_only() -> None:
 )
 def test_a_host_module_loads_what_it_needs_only(module: str, allowed: set[str]) -> None:
     assert (loaded_by(f"import edge_imprint.{module}") & HEAVY) <= allowed
+
+
+def test_a_warm_build_loads_neither_a_network_nor_what_runs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label, grey in (("dark", 20), ("light", 200)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (40, 30), (grey, grey, 10 * i)).save(
+                tmp_path / "photos" / label / f"{i}.png"
+            )
+    code = (
+        "import sys\nfrom edge_imprint import build\n"
+        "made = build(sys.argv[1], backbone='timm/test_resnet', random_weights=True)\n"
+        "assert made.embedded == int(sys.argv[2]), made.embedded"
+    )
+    loaded_by(code, str(tmp_path / "photos"), "6")
+    warm = loaded_by(code, str(tmp_path / "photos"), "0")
+    assert not warm & (HEAVY - {"threadpoolctl"})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files from the network: resumed where they were cut, checked, and there as a whole or not."""
+"""Files from the network: resumed where they were cut, checked, whole or not there."""
 
 from __future__ import annotations
 

@@ -52,7 +52,9 @@ def are_here(source: str) -> bool:
     """
     kind, _, place = source.partition(":")
     if kind == "file":
-        return any((folder / place).is_file() for folder in (weights_folder(), _torch_folder()))
+        return any(
+            (folder / place).is_file() for folder in (weights_folder(), _torch_folder())
+        )
     repository, files = _hub_place(place)
     folder = _hub_folder() / f"models--{repository.replace('/', '--')}" / "snapshots"
     return any(True for file in files for _ in folder.glob(f"*/{file}"))
@@ -175,7 +177,7 @@ def _fetched(hub: Any, file: str, asked: dict[str, Any]) -> Path:
     address = hub.hf_hub_url(
         asked["repo_id"], file, revision=asked["revision"], endpoint=endpoint
     )
-    # Asked alone first: what the server refuses here, the download would try for half a minute.
+    # Asked alone first: what is refused here, the download would try for half a minute.
     hub.get_hf_file_metadata(address, timeout=CONNECT_S)
     return _checked(Path(hub.hf_hub_download(filename=file, endpoint=endpoint, **asked)))
 
@@ -218,19 +220,19 @@ def _no_weights(name: str, config: Any, reason: str) -> WeightsError:
     where = (
         "and give it as --weights FILE"
         if repository.startswith("timm/") and not config.hf_hub_filename
-        else f"by building there once, and copy the folder {own} of the hub's cache from there "
-        f"into {_hub_folder()}"
+        else f"by building there once, and copy the folder {own} of the hub's cache there into "
+        f"{_hub_folder()} here"
     )
     return WeightsError(
         f"cannot get the pretrained weights of timm/{name} ({reason}): where there is a "
-        f"network, get the file {files[0]}{size} of the hub's repository {repository} {where}; "
-        f"{_INSTEAD}"
+        f"network, get the file {files[0]}{size} of the hub's repository {repository} "
+        f"{where}; {_INSTEAD}"
     )
 
 
 def _hub_place(place: str) -> tuple[str, tuple[str, ...]]:
     """Split ``OWNER/NAME[/FILE]`` into the repository and its files to ask for, best first."""
-    owner, name, file = (place.split("/", 2) + ["", ""])[:3]
+    owner, name, file = [*place.split("/", 2), "", ""][:3]
     if not file:
         return f"{owner}/{name}", _HUB_FILES
     safe = _SAFE.get(file) or re.sub(r"\.bin$", ".safetensors", file)

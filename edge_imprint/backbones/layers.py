@@ -126,11 +126,13 @@ def _axes(
     shape = tuple(value.shape) if isinstance(value, torch.Tensor) else ()
     fits = bool(shape) and shape[0] == 2 and 2 <= len(shape) <= 4 and 0 not in shape
     if not fits or not value.is_floating_point():
-        what = f"the shape {shape}" if shape else f"a {type(value).__name__}"
+        what = f"a {type(value).__name__}"
+        if isinstance(value, torch.Tensor):
+            what = f"{str(value.dtype).removeprefix('torch.')} {shape}"
         raise BackboneExportError(
             f"the layer {layer!r} of the backbone {name.rpartition('#')[0]} gives {what} for "
-            "two images; only (2, D), (2, C, h, w), (2, h, w, C) and (2, T, C) can be pooled, "
-            "so name another"
+            "two images; only float32 (2, D), (2, C, h, w), (2, h, w, C) and (2, T, C) can be "
+            "pooled, so name another"
         )
     if len(shape) == 2:
         return 0, ()

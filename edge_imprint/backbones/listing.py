@@ -144,7 +144,9 @@ def list_backbones(pattern: str = "", *, max_parameters: float = math.inf) -> Li
             continue
         versions[library] = installed
         entries = _renewed(entries, library, pattern)
-        notes.append(f"{what}, {installed} is installed here: what the table lacks was measured")
+        notes.append(
+            f"{what}, {installed} is installed here: what the table lacks was measured"
+        )
     fitting = [entry for entry in entries if _fits(entry.name, pattern)]
     small = [entry for entry in fitting if entry.parameters <= max_parameters]
     small.sort(key=lambda entry: (entry.parameters, entry.name))
@@ -154,10 +156,13 @@ def list_backbones(pattern: str = "", *, max_parameters: float = math.inf) -> Li
 def near_names(pattern: str) -> list[str]:
     """Suggest up to three backbones for a name or a pattern that fits none."""
     bare = pattern.lower().strip("*?").rpartition("/")[2]
-    names = {entry.name.rpartition("/")[2].lower(): entry.name for entry in shipped().entries}
-    close = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
+    names: dict[str, str] = {}
+    for entry in shipped().entries:  # timm's first, where both have a network of the name
+        names.setdefault(entry.name.rpartition("/")[2].lower(), entry.name)
     stem = bare.partition(".")[0]  # timm's names may end in a tag
-    return [names[name] for name in dict.fromkeys([*((stem,) if stem in names else ()), *close])][:3]
+    close = difflib.get_close_matches(bare, names, n=3, cutoff=0.5)
+    near = dict.fromkeys([stem, *close] if stem in names else close)
+    return [names[name] for name in near][:3]
 
 
 def read_table(file: Path) -> Table:

@@ -44,7 +44,7 @@ class _WithoutNumbers(TorchFunctionMode):
 
 
 def names() -> list[str]:
-    """Name all that the installed libraries have, as ``KIND/NAME``, sorted by kind and name."""
+    """Name all that the installed libraries have, as ``KIND/NAME``, sorted."""
     own: Any = torchvision.models  # it exports its registry untyped
     listed = sorted(own.list_models(module=own))
     return [f"timm/{name}" for name in sorted(timm.list_models())] + [

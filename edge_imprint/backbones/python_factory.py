@@ -47,8 +47,8 @@ IMAGENET = Preprocess(
 # Their sources change with their version, and heads would not fit any more.
 _NOT_OURS = ("torch", "torchvision", "timm")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-# Modules that were imported here, with their text as it was then.
-_imported: dict[str, tuple[ModuleType, bytes]] = {}
+# Modules of users' networks, with their text as it was when it was first seen.
+_texts: dict[str, bytes] = {}
 
 
 def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
@@ -107,13 +107,14 @@ def _current_folder() -> Iterator[None]:
 
 
 def _import(module_name: str, base: str) -> ModuleType:
-    """Import a module; one that has changed since it was imported here, anew.
+    """Import a module; anew where it, or one of its network's, has changed meanwhile.
 
-    Its text is part of the digest, so that text and module must be of one time.
+    Their text is part of the digest, so that text and modules must be of one time.
     """
-    known = _imported.get(module_name)
-    if known is not None and _text(known[0]) != known[1]:
-        sys.modules.pop(module_name, None)
+    changed = [key for key, text in _texts.items() if _text(sys.modules.get(key)) != text]
+    for key in (*changed, *((module_name,) if changed else ())):
+        sys.modules.pop(key, None)
+        _texts.pop(key, None)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -128,7 +129,7 @@ def _import(module_name: str, base: str) -> ModuleType:
         ) from error
     except (Exception, SystemExit) as error:  # a module may do as it likes
         raise _failed(f"the module {module_name!r} of the backbone {base}", error) from error
-    _imported[module_name] = (module, _text(module))
+    _texts.setdefault(module_name, _text(module))
     return module
 
 
@@ -188,9 +189,10 @@ def _identity(module: ModuleType, network: torch.nn.Module) -> str:
     """
     homes = {type(part).__module__ for part in network.modules()}
     ours = {home for home in homes if home.partition(".")[0] not in _NOT_OURS}
-    state = hashlib.sha256(_text(module))
+    state = hashlib.sha256(_texts[module.__name__])
     for home in sorted(ours - {module.__name__}):
-        state.update(_text(sys.modules.get(home)))
+        text = _texts.setdefault(home, _text(sys.modules.get(home)))
+        state.update(text)
     state.update(_ADDRESS.sub("", str(network)).encode())
     return state.hexdigest()
 

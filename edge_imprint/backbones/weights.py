@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -94,24 +95,16 @@ def load_into(module: torch.nn.Module, file: Path, *, name: str) -> None:
             the message names backbones that the weights do fit, where shapes tell.
     """
     state = module.state_dict()  # with the versions of its layers, which some ask for
-    tensors = _undressed(read_weights(file), state, file)
-    needed = [key for key in state if not key.endswith(_COUNTER)]
-    missing = sorted(key for key in needed if key not in tensors)
-    wrong = [k for k in needed if k in tensors and tensors[k].shape != state[k].shape]
-    if missing or wrong:
-        what = (
-            f"{len(missing)} of {len(needed)} tensors are missing, such as {missing[0]}"
-            if missing
-            else f"{wrong[0]} has shape {tuple(tensors[wrong[0]].shape)}, "
-            f"the backbone wants {tuple(state[wrong[0]].shape)}"
-        )
-        fitting = _fitting(tensors)
+    tensors = _fitted(file, module)
+    reason = _misfit(tensors, state)
+    if reason:
+        fitting = _fitting(read_weights(file))
         advice = (
             f"they fit {', '.join(fitting)}"
             if fitting
             else "name the backbone that they belong to"
         )
-        raise WeightsError(f"the weights {file} don't fit {name}: {what}; {advice}")
+        raise WeightsError(f"the weights {file} don't fit {name}: {reason}; {advice}")
     for key in state:
         state[key] = tensors.get(key, state[key])
     module.load_state_dict(state)
@@ -130,8 +123,7 @@ def read_again(file: Path, module: torch.nn.Module) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: The file is no longer the one that was loaded.
     """
-    state = module.state_dict()
-    tensors = _undressed(read_weights(file), state, file)
+    state, tensors = module.state_dict(), _fitted(file, module)
     for key, value in state.items():
         if key.endswith(_COUNTER):
             continue
@@ -152,6 +144,40 @@ def _read(file: Path) -> Any:
 
         return load_file(file)
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _fitted(file: Path, module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Read a file's tensors under the network's own names, as far as they are known.
+
+    What does not fit as it is gets timm's conversion of that network's published weights: for
+    other names of the same layers, and for positions of another image size.
+    """
+    state = module.state_dict()
+    tensors = _undressed(read_weights(file), state, file)
+    home = sys.modules.get(type(module).__module__)
+    convert: Any = getattr(home, "checkpoint_filter_fn", None)
+    if convert is None or not _misfit(tensors, state):
+        return tensors
+    try:
+        converted = dict(convert(dict(tensors), module))
+    except Exception:  # it expects its own network's weights, and these may be any
+        return tensors
+    return tensors if _misfit(converted, state) else converted
+
+
+def _misfit(tensors: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> str:
+    """Say what is missing of a network, or has another shape; empty where nothing is."""
+    needed = [key for key in state if not key.endswith(_COUNTER)]
+    missing = sorted(key for key in needed if key not in tensors)
+    if missing:
+        return f"{len(missing)} of {len(needed)} tensors are missing, such as {missing[0]}"
+    for key in needed:
+        if tensors[key].shape != state[key].shape:
+            return (
+                f"{key} has shape {tuple(tensors[key].shape)}, the backbone wants "
+                f"{tuple(state[key].shape)}"
+            )
+    return ""
 
 
 def _undressed(

@@ -16,7 +16,7 @@ from edge_imprint.cli._console import note, print_json, say
 __all__ = ["backbones"]
 
 _FORMAT = "edge-imprint.backbones/1"
-_HEADS = ("name", "embedding", "params/M", "input", "weights")
+_HEADS = ("name", "embedding", "params", "input", "weights")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def _lines(entries: tuple[Entry, ...]) -> Iterator[str]:
 def _row(entry: Entry) -> tuple[str, str, str, str, str]:
     if entry.embedding_size is None:
         return entry.name, "?", "?", "?", "?"
-    millions = f"{entry.parameters / 1e6:,.2f}"
+    millions = f"{entry.parameters / 1e6:,.2f}M"
     side = f"{entry.height}x{entry.width}"
     return entry.name, str(entry.embedding_size or "-"), millions, side, entry.weights
 
@@ -97,5 +97,5 @@ def _nothing(found: Listing, pattern: str, max_params: float | None) -> str:
             f"no backbone that matches {pattern!r} has at most {max_params:g} million "
             f"parameters; {found.matches:,} larger ones do"
         )
-    near = near_names(pattern)
-    return f"no backbone matches {pattern!r}" + (f"; nearest: {', '.join(near)}" if near else "")
+    near = ", ".join(near_names(pattern))
+    return f"no backbone matches {pattern!r}" + (f"; nearest: {near}" if near else "")

@@ -261,8 +261,7 @@ class RayEngine(Engine):
                 f"{lost} of {len(before)} machines of the cluster were lost while photos were "
                 "embedded; the others did their part."
             )
-        said = nodes.ray.get([worker.notes.remote() for worker in pool.workers])
-        self.notes += sorted({note for notes in said for note in notes} - set(self.notes))
+        self.notes += sorted(pool.notes() - set(self.notes))
 
     def _end(self) -> None:
         if self._pulled is not None:
@@ -275,9 +274,10 @@ class RayEngine(Engine):
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except (EdgeImprintError, GeneratorExit):
-            raise
-        except Exception as error:  # Ray's own share no base
+        except Exception as error:
+            ours = isinstance(error, EdgeImprintError)
+            if ours or not type(error).__module__.startswith("ray"):
+                raise
             raise ClusterError(
                 f"the Ray cluster failed: {first_line(error)}; what was embedded is kept: "
                 "start the build again, or build with --engine local"

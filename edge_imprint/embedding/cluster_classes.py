@@ -56,7 +56,7 @@ def generate_on(
         ParameterError, EmbeddingError, MissingPackageError: As `proxies.generate` has them.
         ClusterError: A machine of the cluster fails.
     """
-    proxies.generate(source, generation, [], seed)  # refuses what is out of range
+    proxies.generate(Some(source, []), generation, [], seed)  # refuses what is out of range
     made: dict[int, Float32] = {}
 
     def keep(found: Sequence[tuple[int, Float32]]) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_imprint_runtime.errors import ClusterError, MissingPackageError
@@ -50,8 +50,9 @@ class Nodes:
 
     def __init__(self, address: str | None = None) -> None:
         try:
-            import ray
-            import ray.data
+            with _environment({"RAY_ENABLE_AUTO_CONNECT": "0"}):  # it would start by itself
+                import ray
+                import ray.data
         except ImportError as error:
             raise MissingPackageError("ray", "--engine ray", "ray") from error
         self.ray: Any = ray
@@ -174,17 +175,22 @@ def _advice(address: str) -> str:
 
 @contextlib.contextmanager
 def _settings(*, alone: bool) -> Iterator[None]:
-    """Put Ray's settings into the environment where its owner has set none, for a while.
+    """Give Ray settings as it starts, where its owner has set none in the environment.
 
     In a cluster Ray's C++ part writes on stderr when it makes anew what was lost, unless it is
     told to be silent as it starts; and says then that it was told.
     """
     wanted = dict(_SETTINGS) if alone else _SETTINGS | {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+    with _environment(wanted), contextlib.nullcontext() if alone else _stderr_aside():
+        yield
+
+
+@contextlib.contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
     new = [name for name in wanted if name not in os.environ]
     os.environ.update({name: wanted[name] for name in new})
     try:
-        with contextlib.nullcontext() if alone else _stderr_aside():
-            yield
+        yield
     finally:
         for name in new:
             os.environ.pop(name, None)

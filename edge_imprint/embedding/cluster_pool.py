@@ -7,6 +7,7 @@ cluster that has become smaller, for ever. So what a lost worker had in hand goe
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -24,6 +25,7 @@ __all__ = ["Pool", "Pulled"]
 _WAIT_S = 0.5  # for an answer, before looking around
 _START_S = 120.0  # for the first worker
 _MORE_S = 20.0  # for the others, once there is one
+_CLOSE_S = 10.0  # for Ray Data to end what it began
 _IN_HAND = 2  # tables a worker has: the next is there when one is done
 _TRIES = 3  # how often a table may take its worker with it
 
@@ -46,7 +48,8 @@ class Pulled:
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(limit)
         self._stop = threading.Event()
         self.ended = False
-        threading.Thread(target=self._pull, args=(items,), daemon=True).start()
+        self._thread = threading.Thread(target=self._pull, args=(items,), daemon=True)
+        self._thread.start()
 
     def next(self, wait_s: float) -> Any | None:
         """Return the next; None where there is none yet, or none any more (``ended``).
@@ -68,9 +71,10 @@ class Pulled:
         return None
 
     def close(self) -> None:
-        """Pull no more."""
+        """Pull no more, and wait until the iterator is let go; not for ever, if it hangs."""
         self._stop.set()
         self.ended = True
+        self._thread.join(_CLOSE_S)
 
     def _pull(self, items: Callable[[], Iterable[Any]]) -> None:
         try:
@@ -112,10 +116,13 @@ class Pool:
         for _ in range(size):
             self._start()
 
-    @property
-    def workers(self) -> list[Any]:
-        """The actors that are ready."""
-        return list(self._load)
+    def notes(self) -> set[str]:
+        """Return what a user should know of what the workers did, each a sentence."""
+        said = set[str]()
+        for answer in [actor.notes.remote() for actor in self._load]:
+            with contextlib.suppress(self._ray.exceptions.RayError):  # just lost
+                said.update(self._ray.get(answer))
+        return said
 
     def wait(self) -> None:
         """Wait until the workers are ready, or some are and the others take long.

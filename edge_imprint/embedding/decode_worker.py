@@ -31,13 +31,11 @@ class Setup:
         shape: Of the shared memory.
         preprocess: From a photo to pixels.
         quick: As in `decode_photo`.
-        niceness: What is added to the process's; a higher number waits for others.
     """
 
     shape: BlockShape
     preprocess: Preprocess
     quick: bool
-    niceness: int
 
 
 def serve(connection_file: int, memory_file: int) -> None:
@@ -51,7 +49,7 @@ def serve(connection_file: int, memory_file: int) -> None:
     connection: Connection[Any, Any] = Connection(connection_file)
     try:
         setup: Setup = connection.recv()
-        _settle(setup.niceness)
+        _settle()
         blocks = SharedBlocks(memory_file, setup.shape)
         os.close(memory_file)
         connection.send(READY)
@@ -75,11 +73,10 @@ def _unpacked(packed: bytes) -> Sequence[Any]:
     return photos
 
 
-def _settle(niceness: int) -> None:
+def _settle() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a decoder that crashes leaves no file
-    os.nice(niceness)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
         file.write(_END_ME_FIRST)
 

@@ -142,7 +142,6 @@ class ProcessDecoders:
         first: Processes that are started at once.
         limit: Processes at most.
         lanes: Lanes that ask.
-        niceness: What is added to the processes'.
         notes: Is told what a user should know.
 
     Raises:
@@ -159,12 +158,11 @@ class ProcessDecoders:
         first: int,
         limit: int,
         lanes: int,
-        niceness: int,
         notes: list[str],
     ) -> None:
         # Each worker fills one, each lane reads one, and as many again wait for lanes.
         shape = BlockShape(limit + 2 * lanes, most, preprocess.height, preprocess.width)
-        self._setup = Setup(shape, preprocess, quick, niceness)
+        self._setup = Setup(shape, preprocess, quick)
         self._tasks, self._limit, self._notes = tasks, limit, notes
         self._memory_file = shared_memory(shape)
         self._blocks = SharedBlocks(self._memory_file, shape)
@@ -178,8 +176,7 @@ class ProcessDecoders:
         self._coming = 0  # started and not yet up
         self._running = 0
         self._stopped = False
-        for _ in range(first):
-            self._add_worker()
+        self._add_workers(first)
 
     def next(self) -> Decoded | None:
         """Wait for the next photos; see `Decoders`."""
@@ -187,8 +184,7 @@ class ProcessDecoders:
             try:
                 decoded = self._ready.get(_PATIENCE_S)
             except NothingYet:
-                if not self._coming:
-                    self._add_worker()
+                self._add_workers()
             except ClosedChannel:
                 return None
             else:
@@ -218,19 +214,22 @@ class ProcessDecoders:
         """Return the numbers of the processes that there are."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
-    def _add_worker(self) -> None:
+    def _add_workers(self, count: int | None = None) -> None:
+        """Start so many; None: as many again as there are, unless some are not up yet."""
         with self._lock:
-            if self._stopped or len(self._workers) >= self._limit:
+            if self._stopped or (count is None and self._coming):
                 return
-            worker = Worker(self._setup, self._memory_file, self._blocks)
-            thread = threading.Thread(
-                target=self._feed, args=(worker,), name="edge-imprint decoding", daemon=True
-            )
-            self._workers.append(worker)
-            self._threads.append(thread)
-            self._coming += 1
-            self._running += 1
-            thread.start()  # while locked, so that `stop` joins none that does not run
+            there = len(self._workers)
+            for _ in range(min(self._limit - there, there if count is None else count)):
+                worker = Worker(self._setup, self._memory_file, self._blocks)
+                thread = threading.Thread(
+                    target=self._feed, args=(worker,), name="edge-imprint decode", daemon=True
+                )
+                self._workers.append(worker)
+                self._threads.append(thread)
+                self._coming += 1
+                self._running += 1
+                thread.start()  # while locked, so that `stop` joins none that does not run
 
     def _feed(self, worker: Worker) -> None:
         """Ask one worker for one block after the other; runs in a thread of its own."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.backbones import Backbone
-from edge_imprint_runtime.errors import MissingPackageError, ParameterError, ProviderError
+from edge_imprint.embedding.gpus import choose_device
+from edge_imprint.embedding.torch_embedder import torch_embedder
+from edge_imprint_runtime.errors import MissingPackageError, ParameterError
 
 __all__ = [
     "DEVICES",
@@ -46,13 +47,12 @@ def check_device(device: str) -> None:
 
 
 def pick_embedder(backbone: Backbone, device: str = "auto") -> tuple[Embedder, str]:
-    """Choose what embeds.
+    """Choose what embeds pixels that are at hand; for photos there is `LocalEngine`.
 
     Args:
         backbone: The backbone.
-        device: ``cpu``: ONNX Runtime. ``cuda``: torch for a backbone that has a torch module,
-            else ONNX Runtime's CUDA provider. ``auto``: CUDA where torch has a module and a
-            GPU, else the CPU.
+        device: As in `choose_device`; on CUDA torch embeds for a backbone that has a torch
+            module, else ONNX Runtime's CUDA provider.
 
     Returns:
         The embedder, and the device it runs on.
@@ -63,16 +63,10 @@ def pick_embedder(backbone: Backbone, device: str = "auto") -> tuple[Embedder, s
         MissingPackageError: ONNX Runtime is not installed.
     """
     check_device(device)
-    if device == "cpu" or backbone.module is None:
-        runs_on = "cpu" if device == "auto" else device
-        return ort_embedder(backbone, runs_on), runs_on
-    import torch
-
-    if torch.cuda.is_available():
-        return torch_embedder(backbone, "cuda"), "cuda"
-    if device == "cuda":
-        raise ProviderError("torch finds no CUDA device on this machine; use --device cpu")
-    return ort_embedder(backbone, "cpu"), "cpu"
+    runs_on = choose_device(device, has_module=backbone.has_module).device
+    if runs_on == "cuda" and backbone.has_module:
+        return torch_embedder(backbone, runs_on), runs_on
+    return ort_embedder(backbone, runs_on), runs_on
 
 
 class OrtEmbedder:
@@ -155,38 +149,3 @@ def ort_embedder(backbone: Backbone, device: str = "cpu") -> Embedder:
         ProviderError: The provider can't be had.
     """
     return OrtEmbedder(embedder_graph(backbone), device)
-
-
-def torch_embedder(backbone: Backbone, device: str) -> Embedder:
-    """Embed with torch, in float32.
-
-    Args:
-        backbone: A backbone with a torch module.
-        device: ``cuda``, or ``cpu`` to compare.
-
-    Returns:
-        The embedder.
-
-    Raises:
-        ParameterError: The backbone has no torch module.
-    """
-    if backbone.module is None:
-        raise ParameterError(f"the backbone {backbone.info.name} has no torch module")
-    import torch
-
-    # TF32 keeps ten bits of a factor: embeddings would no longer be those of the device.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    module = copy.deepcopy(backbone.module).to(device)  # the backbone itself stays where it is
-    p = backbone.info.preprocess
-    mean = torch.tensor(p.mean, device=device).view(1, 3, 1, 1) * 255
-    scale = 1 / (torch.tensor(p.std, device=device).view(1, 3, 1, 1) * 255)
-
-    def embed(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-            floats = images.permute(0, 3, 1, 2).float().contiguous()
-            result: npt.NDArray[np.float32] = module((floats - mean) * scale).cpu().numpy()
-        return result
-
-    return embed

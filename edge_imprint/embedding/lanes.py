@@ -39,7 +39,7 @@ class Lanes:
         self._results: Channel[Result | BaseException] = Channel(4 * count)
         self._lock = threading.Lock()
         self._running = count
-        run = self._stream if hasattr(embedder, "stream") else self._embed
+        run = self._stream if hasattr(embedder, "stream_photos") else self._embed
         self._threads = [
             threading.Thread(
                 target=self._run, args=(run,), name="edge-imprint embedding", daemon=True
@@ -81,7 +81,7 @@ class Lanes:
 
     def _stream(self) -> None:
         """Let an embedder make its own batches of what comes."""
-        for tags, rows in self._embedder.stream(self._photos()):  # type: ignore[union-attr]
+        for tags, rows in self._embedder.stream_photos(self._photos()):  # type: ignore[union-attr]
             indices, digests = zip(*tags, strict=True)
             self._results.put(Embedded(indices, digests, rows))
 

@@ -2,9 +2,9 @@
 """Photos -> embeddings on this machine: workers decode, lanes embed, results come as they are.
 
 On a CPU there is a lane for each core, a thread whose runs have one thread of ONNX Runtime's:
-so nothing waits for anything inside a run, and an embedding depends on its photo alone. The
-processes that decode are nicer than the lanes: these have the cores as long as photos are
-ready, those as soon as they are not.
+so nothing waits for anything inside a run, and an embedding depends on its photo alone. More
+threads and processes than cores are ready to run as long as there is work, so that no core
+waits for another; what is decoded and not yet embedded is bounded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge_imprint.backbones import Backbone
-from edge_imprint.embedding.decoders import (
-    Decoders,
-    ProcessDecoders,
-    Tasks,
-    ThreadDecoders,
-)
 from edge_imprint.embedding.decoding import check_decode
 from edge_imprint.embedding.embedders import (
     LANE_BATCH,
@@ -27,23 +21,25 @@ from edge_imprint.embedding.embedders import (
     OrtEmbedder,
     check_device,
     embedder_graph,
+    torch_embedder,
 )
 from edge_imprint.embedding.engine import Engine, Result
 from edge_imprint.embedding.gpus import choose_device
-from edge_imprint.embedding.lanes import Lanes
 from edge_imprint.photos import Location
-from edge_imprint_runtime.errors import ParameterError
+from edge_imprint_runtime.errors import ParameterError, ProviderError
 
 if TYPE_CHECKING:
+    from edge_imprint.embedding.decoders import Decoders
+    from edge_imprint.embedding.lanes import Lanes
     from edge_imprint.embedding.torch_embedder import TorchEmbedder
 
 __all__ = ["LocalEngine", "usable_cores"]
 
-# Fewer photos are decoded before a process is up that decodes.
+# A process that decodes takes 0.2 s to start, in which a lane decodes as many photos of
+# 640x480: for fewer none is started.
 _FEW = 64
 _CPU_BLOCK = 2 * LANE_BATCH
 _CUDA_BLOCK = 32
-_NICENESS = 10
 
 
 class LocalEngine(Engine):
@@ -94,6 +90,8 @@ class LocalEngine(Engine):
         self._backbone = backbone
         self._embedder: Embedder | TorchEmbedder | None = None
         self._lanes: list[Lanes] = []
+        if device == "auto" and self.device == "cuda" and not self._by_torch:
+            self._try_cuda()
 
     def embed(self, photos: Sequence[Location]) -> Iterator[Result]:
         """Embed photos, each once, in any order; see `Engine.embed`.
@@ -104,6 +102,9 @@ class LocalEngine(Engine):
         """
         if len(photos) == 0:
             return
+        # Here, since a build whose embeddings are all cached makes an engine and needs none.
+        from edge_imprint.embedding.lanes import Lanes
+
         count = usable_cores() if self.device == "cpu" else 1
         decoders = self._decoders(photos, count)
         try:
@@ -117,7 +118,8 @@ class LocalEngine(Engine):
             yield from lanes.results()
         finally:
             self._lanes.remove(lanes)
-            self._take_over(embedder)
+            for note in getattr(embedder, "notes", ()):
+                self._note(note)
 
     def close(self) -> None:
         """Give back processes, threads and memory; an `embed` that is under way ends."""
@@ -128,6 +130,8 @@ class LocalEngine(Engine):
         self._embedder = None
 
     def _decoders(self, photos: Sequence[Location], lanes: int) -> Decoders:
+        from edge_imprint.embedding.decoders import ProcessDecoders, Tasks, ThreadDecoders
+
         cpu, p = self.device == "cpu", self._backbone.info.preprocess
         most = _CPU_BLOCK if cpu else _CUDA_BLOCK
         tasks = Tasks(photos, most=most, least=LANE_BATCH if cpu else most, takers=lanes)
@@ -136,23 +140,27 @@ class LocalEngine(Engine):
             limit = 0 if len(photos) < _FEW else usable_cores()
         if limit == 0:
             return ThreadDecoders(tasks, p, quick=self._quick, most=most)
-        return ProcessDecoders(
-            tasks,
-            p,
-            quick=self._quick,
-            most=most,
-            first=1 if cpu else limit,
-            limit=limit,
-            lanes=lanes,
-            niceness=_NICENESS if cpu else 0,
-            notes=self.notes,
-        )
+        try:
+            return ProcessDecoders(
+                tasks,
+                p,
+                quick=self._quick,
+                most=most,
+                first=1 if cpu else limit,
+                limit=limit,
+                lanes=lanes,
+                notes=self.notes,
+            )
+        except OSError as error:
+            self._note(
+                "photos were decoded without worker processes, for which there is no memory "
+                f"to share: {error.strerror}"
+            )
+            return ThreadDecoders(tasks, p, quick=self._quick, most=most)
 
     def _loaded(self) -> Embedder | TorchEmbedder:
         if self._embedder is None:
             if self._by_torch:
-                from edge_imprint.embedding.torch_embedder import torch_embedder
-
                 self._embedder = torch_embedder(
                     self._backbone, self.device, autocast=self._autocast, batch=self._batch
                 )
@@ -166,12 +174,20 @@ class LocalEngine(Engine):
                 )
         return self._embedder
 
-    def _take_over(self, embedder: Embedder | TorchEmbedder) -> None:
-        """Learn from the embedder what it found while it ran."""
-        self.arithmetic = getattr(embedder, "arithmetic", self.arithmetic)
-        for note in getattr(embedder, "notes", ()):
-            if note not in self.notes:
-                self.notes.append(note)
+    def _try_cuda(self) -> None:
+        """Open ONNX Runtime's CUDA provider; where it does not start, embed on the CPU.
+
+        Before anything is embedded, since the cache tells the two devices' embeddings apart.
+        """
+        try:
+            self._loaded()
+        except ProviderError as error:
+            self.device = "cpu"
+            self._note(f"photos are embedded on the CPU: {error}")
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def usable_cores() -> int:

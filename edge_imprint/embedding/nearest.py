@@ -8,7 +8,6 @@ a tile of similarities is looked at, then taken out, and what is left are the ot
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_imprint.imprinting.proxies import one_blas_thread
+from edge_imprint.imprinting.proxies import cores, one_blas_thread
 from edge_imprint.imprinting.sources import normalized
 
 __all__ = ["OTHERS", "Nearest", "Read", "nearest_among", "nearest_to"]
@@ -88,7 +87,7 @@ def nearest_among(
     index = class_index[order]
     parts = _parts(read, order)
     total = len(parts) * (len(parts) + 1) // 2
-    with one_blas_thread(), ThreadPoolExecutor(_cores()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
         work = _Work(found, order, index)
         for done, (a, b) in enumerate(
             itertools.combinations_with_replacement(range(len(parts)), 2)
@@ -135,7 +134,7 @@ def nearest_to(
     position = position[np.argsort(class_index[position], kind="stable")]
     reference = reference[np.argsort(class_index[reference], kind="stable")]
     queries, others = _parts(read, position), _parts(read, reference)
-    with one_blas_thread(), ThreadPoolExecutor(_cores()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
         for done, query in enumerate(queries):
             rows = position[query]
             found, left = Nearest.none_yet(rows), _unit(read, rows)
@@ -187,7 +186,7 @@ class _Work:
             np.fill_diagonal(similarity, _NONE)
         self._own(similarity, tile, turned=tile.row != tile.column)
         if tile.row != tile.column:  # a copy: what is looked at is used up
-            self._others(np.ascontiguousarray(similarity.T), tile.column, tile.row)
+            self._others(similarity.T.copy(), tile.column, tile.row)
         self._others(similarity, tile.row, tile.column)
 
     def rows(self, tile: _Tile) -> None:
@@ -252,9 +251,3 @@ def _parts(read: Read, position: Int64) -> list[slice]:
 
 def _unit(read: Read, position: Int64) -> Float32:
     return normalized(read(position), "l2")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

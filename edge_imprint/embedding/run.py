@@ -35,6 +35,8 @@ __all__ = [
 ENGINES = ("local", "ray")
 DECODINGS = ("quick", "exact")
 _MAX_VALUE = 1e16
+# So many broken photos above what is allowed end a build before it has seen all.
+_HOPELESS = 100
 
 Progress = Callable[[str, int, int], None]
 
@@ -261,7 +263,7 @@ class _Run:
             if isinstance(result, Broken):
                 self.broken[missing[result.index]] = result.problem
                 done += 1
-                self._check_broken()
+                self._check_broken(beyond=_HOPELESS)
             else:
                 indices = [missing[i] for i in result.indices]
                 self._check_rows(result.rows, indices)
@@ -309,10 +311,10 @@ class _Run:
             (*engine.notes, *self.store.notes),
         )
 
-    def _check_broken(self) -> None:
+    def _check_broken(self, beyond: int = 0) -> None:
         skipped = len(self.photos.problems) + len(self.broken)
         total = len(self.photos.problems) + len(self.photos.paths)
-        if skipped > self.max_broken * total:
+        if skipped > self.max_broken * total + beyond:
             first = (*self.photos.problems, *(self.broken[i] for i in sorted(self.broken)))[0]
             raise TooManyBrokenError(
                 f"{skipped} of {total} photos are broken, more than {self.max_broken:.0%}; "

@@ -71,8 +71,9 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The process's number, while there is one."""
-        return None if self._process is None else self._process.pid
+        """The process's number, while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> None:
         """Start the process, and wait until it can decode.
@@ -97,10 +98,12 @@ class Worker:
                 with self._lock:
                     if self._stopped:
                         raise StoppedError from error
+                if self._process is None:
+                    raise WorkerStartError(str(error)) from error
                 code = self._end()
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines()
-                reason = said[-1] if said else f"it ended with {_how(code)} ({error})"
+                reason = said[-1] if said else f"it ended with {_how(code)}"
                 raise WorkerStartError(reason) from error
 
     def decode(self, photos: Sequence[Location], block: int) -> Chunk:
@@ -152,6 +155,7 @@ class Worker:
         if getattr(sys, "frozen", False) or not sys.executable:
             raise WorkerStartError("this program has no Python interpreter of its own")
         ours, theirs = Pipe()
+        path = [os.fspath(one) for one in sys.path if isinstance(one, (str, os.PathLike))]
         numbers = [str(theirs.fileno()), str(self._memory_file)]
         # Pixels need no linear algebra, whose threads cost time at the start, and memory.
         quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -161,7 +165,7 @@ class Worker:
                 raise StoppedError
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _CODE, json.dumps(sys.path), *numbers],
+                    [sys.executable, "-c", _CODE, json.dumps(path), *numbers],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,

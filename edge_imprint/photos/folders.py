@@ -143,8 +143,8 @@ def _images_below(folder: str) -> tuple[list[bytes], int]:
     # Cut off as bytes: a `Path` for each of a million files would take a minute.
     start = len(os.fsencode(folder.rstrip("/"))) + 1
     found, others = list[bytes](), 0
-    for file in _walk(folder):
-        if is_image(file):
+    for file, readable in _walk(folder):
+        if readable and is_image(file):
             found.append(os.fsencode(file)[start:])
         else:
             others += 1
@@ -152,22 +152,33 @@ def _images_below(folder: str) -> tuple[list[bytes], int]:
     return found, others
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str) -> Iterator[tuple[str, bool]]:
     seen, waiting = set[tuple[int, int]](), [folder]
     while waiting:
         inner = waiting.pop()
         try:
-            stat = os.stat(inner)
+            found = os.stat(inner)
         except OSError:
             continue
-        if (stat.st_dev, stat.st_ino) in seen:
+        if (found.st_dev, found.st_ino) in seen:
             continue
-        seen.add((stat.st_dev, stat.st_ino))
+        seen.add((found.st_dev, found.st_ino))
         for entry in _listing(inner):
             if _is_folder(entry):
                 waiting.append(entry.path)
             else:
-                yield entry.path
+                yield entry.path, _may_be_read(entry)
+
+
+def _may_be_read(entry: os.DirEntry[str]) -> bool:
+    """Whether reading it ends, as it need not of a pipe; a link to nothing is read at once."""
+    try:
+        if entry.is_file():
+            return True
+        os.stat(entry.path)  # a pipe, a socket, a device
+        return False
+    except OSError:
+        return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

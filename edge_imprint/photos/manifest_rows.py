@@ -168,7 +168,7 @@ def _without(header: Sequence[str], missing: list[str], name: str, *, csv_text: 
         for sign, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if sign in header[0]:
                 return f"{name} separates its columns by {called}; write commas instead"
-    if renames:
+    if len(renames) == len(missing):
         return f"{name} has no column {' or '.join(missing)}; rename {', '.join(renames)}"
     if csv_text:
         return (
@@ -207,16 +207,20 @@ def _lines(file: IO[bytes], name: str) -> Iterator[str]:
 
 
 def _bounded(file: IO[bytes], name: str, limit: int = 2**20) -> Iterator[bytes]:
-    """Read lines; one without end, as a file of another kind may have, is refused."""
-    number = 0
-    while line := file.readline(limit):
-        number += 1
-        if len(line) == limit and not line.endswith(b"\n"):
+    """Split into lines; one without end, as a file of another kind may have, is refused."""
+    number, rest = 0, b""
+    while chunk := file.read(2**16):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+        number += len(whole)
+        if len(rest) > limit:
             raise ManifestError(
-                f"{name}, line {number}: longer than {limit:,} bytes; "
+                f"{name}, line {number + 1}: longer than {limit:,} bytes; "
                 "give a CSV file, or a folder (unpacked, if this is an archive)"
             )
-        yield line
+    if rest:
+        yield rest
 
 
 def _check_kind(start: bytes, name: str) -> None:

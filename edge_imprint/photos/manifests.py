@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -212,7 +213,9 @@ class _Listed:
             path = self.paths[i]
             try:
                 if not is_url(path):
-                    os.stat(os.path.join(self.home, path))
+                    mode = os.stat(os.path.join(self.home, path)).st_mode
+                    if not stat.S_ISREG(mode):  # to read a pipe may never end
+                        raise ValueError("not a file but a folder, a pipe or a device")
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 problems.append(

@@ -75,7 +75,7 @@ def test_it_shows_what_is_kept(home: Home) -> None:
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "timm/resnet18, random:0, 224x224, cpu fp32, quick",
         "2,000",
-        "128 kB",
+        "129 kB",
         "30 days ago",
     ]
     (row,) = (line for line in lines if "demo" in line)

@@ -103,8 +103,10 @@ def test_progress_names_every_step(demo: tuple[Path, dict[str, Any], list[str]])
     assert list(dict.fromkeys(steps)) == [
         "writing photos",
         "loading the backbone",
+        "reading",
         "embedding",
         "imprinting",
+        "looking for suspects",
         "exporting",
         "comparing",
         "accuracy by k",

@@ -13,8 +13,9 @@ from PIL import Image
 
 from edge_imprint import Backbone
 from edge_imprint.builder import build
+from edge_imprint.embedding.digests import read_digests
 from edge_imprint.evidence import calibration_batches, find_evidence, proof_batches
-from edge_imprint.hold_out import hold_out, read_digests
+from edge_imprint.hold_out import hold_out
 from edge_imprint.photos import find_photos
 from edge_imprint_runtime import Frame, Head
 from edge_imprint_runtime.errors import NoImagesError

@@ -96,7 +96,8 @@ def _answer(handler: BaseHTTPRequestHandler, state: FileServer, *, body: bool) -
     begin += state.shift if begin else 0
     handler.send_response(206 if begin else 200)
     if begin:
-        handler.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        end = len(content) - 1
+        handler.send_header("Content-Range", f"bytes {begin}-{end}/{len(content)}")
     handler.send_header("Content-Length", str(len(content) - begin))
     handler.send_header("ETag", f'"{state.etag or hashlib.sha256(content).hexdigest()}"')
     for name, value in state.headers.items():

@@ -188,6 +188,9 @@ class Disk:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
+                    # A pipe would be waited for; and nobody but us writes here, by no links.
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
                     if entry.name.endswith(SUFFIX) and entry.name not in self._seen:
                         names.append(entry.name)
                     elif entry.name.endswith(TMP):

@@ -292,6 +292,8 @@ def _walk(folder: Path) -> Iterator[_File]:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk(Path(entry.path))
                     continue
+                if not entry.is_file(follow_symlinks=False):
+                    continue
                 with contextlib.suppress(FileNotFoundError):  # merged or pruned meanwhile
                     stat = entry.stat(follow_symlinks=False)
                     yield _File(Path(entry.path), stat.st_size, stat.st_mtime)

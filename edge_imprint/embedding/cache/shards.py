@@ -211,9 +211,9 @@ def write_shard(folder: Path, space_key: bytes, keys: Keys, blocks: Iterable[Row
                     head = _HEADER.pack(_MAGIC, _VERSION, size, len(keys), space_key)
                     head += keys.tobytes()
                     file.write(head)
-                data = np.ascontiguousarray(block, "<f4").reshape(-1).view(np.uint8)
+                data = np.ascontiguousarray(block, "<f4").reshape(-1).view(np.uint8).data
                 digest.update(data)
-                file.write(data.data)
+                file.write(data)
                 count += len(block)
             file.write(sha256(head).digest() + digest.digest())
             file.flush()

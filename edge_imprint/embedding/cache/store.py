@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import final
+from typing import Any, TypeVar, cast, final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from edge_imprint_runtime.files import cache_folder
 
 __all__ = ["EmbeddingStore", "embeddings_folder"]
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 # What was added is written after so many seconds at the latest: what a kill can cost.
 _AGE_S = 5.0
 
@@ -30,12 +34,21 @@ def embeddings_folder() -> Path:
     return cache_folder() / "embeddings"
 
 
+def _locked(method: _Method) -> _Method:
+    @functools.wraps(method)
+    def locked(self: EmbeddingStore, *arguments: Any) -> Any:
+        with self._lock:
+            return method(self, *arguments)
+
+    return cast("_Method", locked)
+
+
 @final
 class EmbeddingStore:
     """The embeddings of one space, those of earlier builds and those of this one.
 
-    Any number of processes may have the same space open. In one process one thread at a time
-    may use a store.
+    Any number of processes may have the same space open, and any number of threads may use
+    one store.
 
     Attributes:
         notes: What a user should know of the cache, each a sentence.
@@ -52,6 +65,7 @@ class EmbeddingStore:
         """
         self.notes: list[str] = []
         self._root = folder or embeddings_folder()
+        self._lock = threading.RLock()
         self._index = Index()
         self._pending: list[tuple[bytes, npt.NDArray[np.float32]]] = []
         self._pending_since = 0.0
@@ -69,6 +83,7 @@ class EmbeddingStore:
         """Numbers of an embedding (D), None until one is held."""
         return self._size
 
+    @_locked
     def holds(self, digests: Keys) -> npt.NDArray[np.bool_]:
         """Tell which photos need no embedding; theirs are checked before that is said.
 
@@ -92,6 +107,7 @@ class EmbeddingStore:
         self._tell_damage(int((lost & ~held).sum()))
         return held
 
+    @_locked
     def add(self, digests: Sequence[bytes], rows: Rows) -> None:
         """Take embeddings in; they are written when enough have come together.
 
@@ -106,6 +122,8 @@ class EmbeddingStore:
             raise ParameterError(
                 f"rows must be ({len(digests)}, D), one a digest, got {rows.shape}"
             )
+        if any(len(digest) != DIGEST_BYTES for digest in digests):
+            raise ParameterError(f"digests must be of {DIGEST_BYTES} bytes each")
         if self._size not in (None, rows.shape[1]):
             raise ParameterError(
                 f"rows must have {self._size} numbers, as those that are held, "
@@ -121,12 +139,14 @@ class EmbeddingStore:
         if self._pending and time.monotonic() - self._pending_since >= _AGE_S:
             self.flush()
 
+    @_locked
     def flush(self) -> None:
         """Write what was added."""
         if self._pending:
             pending, self._pending = self._pending, []
             self._write(pending)
 
+    @_locked
     def read(self, digests: Keys) -> Rows:
         """Read embeddings; nothing but these stays in memory.
 
@@ -163,6 +183,7 @@ class EmbeddingStore:
             left = left[~done]
         return rows
 
+    @_locked
     def close(self) -> None:
         """Write what was added, and forget all; it can't be used afterwards."""
         self.flush()

@@ -7,7 +7,7 @@ import difflib
 import math
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from edge_imprint_export.graph import all_nodes, graphs_of
 from edge_imprint_runtime.errors import BackboneExportError, BackboneNotFoundError
@@ -47,7 +47,7 @@ def cut(model: onnx.ModelProto, tensor: str, where: str) -> None:
             f"the tensor {tensor!r} of {where} is the same for all images; name another"
         )
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    graph.output.append(onnx.ValueInfoProto(name=tensor))  # of a type that is not known yet
 
 
 def add_pooling(graph: onnx.GraphProto, shape: tuple[int, ...], size: tuple[int, int]) -> int:

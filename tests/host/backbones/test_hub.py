@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_imprint.backbones import download as downloads
@@ -118,11 +119,10 @@ def test_a_tag_names_other_weights(server: FileServer) -> None:
     assert ("/timm/test_vit.r160_in1k/resolve/main/model.safetensors") not in server.files
 
 
-def test_the_hubs_client_goes_on_where_it_was_cut(
-    server: FileServer, content: bytes, folder: Path
-) -> None:
+def test_the_hubs_client_goes_on_where_it_was_cut(server: FileServer, folder: Path) -> None:
     """In a process of its own, by the endpoint's variable, as a mirror is named."""
-    server.cuts = [200_000, 100_000]
+    content = np.random.default_rng(0).bytes(35_000_000)  # it writes 10 MiB at a time
+    server.files[ADDRESS], server.cuts = content, [12_000_000, 11_000_000]
     code = (
         "from edge_imprint.backbones import hub\n"
         "print(hub.timm_weights('test_efficientnet')['file'])"
@@ -159,7 +159,7 @@ def test_a_hub_that_refuses(server: FileServer, code: int) -> None:
     text = str(caught.value)
     assert text.startswith("cannot get the pretrained weights of timm/test_efficientnet (")
     assert str(code) in text
-    assert f"get the file model.safetensors (about 1.4 MB) of the hub's repository " in text
+    assert "get the file model.safetensors (about 1.4 MB) of the hub's repository " in text
     assert "\n" not in text
 
 
@@ -190,7 +190,7 @@ def test_weights_of_a_form_of_their_own_are_to_be_copied_as_the_hubs_cache(
         hub.timm_weights("davit_base_fl")
     assert str(caught.value).endswith(
         " by building there once, and copy the folder models--microsoft--Florence-2-base of "
-        f"the hub's cache from there into {folder}/huggingface/hub; --random-weights tries "
+        f"the hub's cache there into {folder}/huggingface/hub here; --random-weights tries "
         "without"
     )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from edge_imprint_runtime import Head
 from edge_imprint_runtime.errors import ParameterError, WeightsError
 
 NAME = "timm/test_efficientnet"
+FIRST = "conv_stem.weight"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,33 @@ DRESSES: dict[str, Callable[[dict[str, Any]], object]] = {
     "model.": lambda t: {f"model.{key}": value for key, value in t.items()},
     "ema": lambda t: {"state_dict": {f"module.model.{k}": v for k, v in t.items()}},
     "with numbers": lambda t: {**t, "step": 3},
+    "backbone.": lambda t: {f"backbone.{key}": value for key, value in t.items()},
+    "compiled": lambda t: {f"_orig_mod.{key}": value for key, value in t.items()},
+    "compiled last": lambda t: {"model": {f"_orig_mod.module.{k}": v for k, v in t.items()}},
+    "compiled in the middle": lambda t: {
+        key.replace(".", "._orig_mod.", 1): value for key, value in t.items()
+    },
+    "four deep": lambda t: {
+        "model": {"state_dict": {f"model.backbone.module.{k}": v for k, v in t.items()}}
+    },
+    "beside a loss": lambda t: {
+        "state_dict": {f"model.{k}": v for k, v in t.items()} | {"loss.scale": t[FIRST] * 0}
+    },
+    "under any name": lambda t: {f"my.encoder.{key}": value for key, value in t.items()},
+    "averaged": lambda t: {"state_dict": {k: v * 0 for k, v in t.items()}, "model_ema": t},
+    "not averaged yet": lambda t: {"state_dict": t, "state_dict_ema": None},
+    "teacher": lambda t: {
+        "student": {f"module.backbone.{key}": value * 0 for key, value in t.items()},
+        "teacher": {f"backbone.{key}": value for key, value in t.items()},
+    },
+    "usual and unusual": lambda t: {
+        **{f"model.{key}": value for key, value in t.items()},
+        **{f"ema.{key}": value * 0 for key, value in t.items()},
+    },
+    "double": lambda t: {k: v.double() if v.is_floating_point() else v for k, v in t.items()},
+    "without counters": lambda t: {
+        key: value for key, value in t.items() if not key.endswith("num_batches_tracked")
+    },
 }
 
 
@@ -82,9 +111,10 @@ def test_missing_tensors(tensors: dict[str, Any], tmp_path: Path) -> None:
     torch.save({k: v for k, v in tensors.items() if not k.startswith("conv_stem")}, file)
     with pytest.raises(WeightsError) as caught:
         load_backbone(NAME, weights=file)
-    wanted = len(tensors) - 2
+    counters = sum(key.endswith("num_batches_tracked") for key in tensors)
+    wanted = len(tensors) - counters - 2
     assert str(caught.value) == (
-        f"the weights {file} don't fit: 1 of {wanted} tensors are missing, "
+        f"the weights {file} don't fit {NAME}: 1 of {wanted} tensors are missing, "
         "such as conv_stem.weight; name the backbone that they belong to"
     )
 
@@ -98,19 +128,112 @@ def test_a_tensor_of_another_shape(tensors: dict[str, Any], tmp_path: Path) -> N
     with pytest.raises(WeightsError) as caught:
         load_backbone(NAME, weights=file)
     assert str(caught.value) == (
-        f"the weights {file} don't fit: conv_stem.weight has shape (1, 2), "
-        f"the backbone wants {shape}"
+        f"the weights {file} don't fit {NAME}: conv_stem.weight has shape (1, 2), "
+        f"the backbone wants {shape}; name the backbone that they belong to"
     )
 
 
-def test_weights_of_another_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("classes", [1000, 7, 0])
+def test_weights_of_another_network_name_it(classes: int, tmp_path: Path) -> None:
     import timm
     import torch
 
     file = tmp_path / "resnet.pt"
-    torch.save(timm.create_model("test_resnet").state_dict(), file)
-    with pytest.raises(WeightsError, match=r"don't fit: \d+ of \d+ tensors are missing"):
+    state = timm.create_model("test_resnet", num_classes=classes).state_dict()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
+    with pytest.raises(WeightsError, match=r"don't fit timm/test_efficientnet: \d+ of") as got:
         load_backbone(NAME, weights=file)
+    assert str(got.value).endswith(" tensors are missing, such as " + FIRST_MISSING)
+
+
+FIRST_MISSING = "blocks.0.0.bn1.bias; they fit timm/test_resnet"
+
+
+def test_torchvisions_network_under_timms_name_is_found_too(tmp_path: Path) -> None:
+    import torch
+    import torchvision
+
+    state = torchvision.models.mobilenet_v3_small().state_dict()
+    file = tmp_path / "net.pth"
+    torch.save(state, file)
+    # Its classifier is two layers, of which the backbone keeps one.
+    with pytest.raises(WeightsError, match=r"; they fit torchvision/mobilenet_v3_small$"):
+        load_backbone("timm/mobilenetv3_small_100", weights=file)
+
+
+def test_two_networks_in_one_file(tensors: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+
+    file = tmp_path / "two.pt"
+    both = {f"{side}.{k}": v for side in ("query", "keys") for k, v in tensors.items()}
+    torch.save(both, file)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=file)
+    assert str(caught.value) == (
+        f"the weights {file} hold 2 networks that fit, under keys., query.; save one of them "
+        "alone"
+    )
+
+
+def test_safetensors_are_told_by_their_content(
+    plain: Backbone, tensors: dict[str, Any], tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, tmp_path / "checkpoint.bin")
+    loaded = load_backbone(NAME, weights=tmp_path / "checkpoint.bin")
+    assert loaded.info.digest == plain.info.digest
+
+
+def test_old_names_of_densenets_layers(tmp_path: Path) -> None:
+    """torchvision's own weights of them still have the names of 2017."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(3)
+    whole = torchvision.models.densenet121().state_dict()
+    new = {
+        f"{kind}{number}": f"{kind}.{number}" for kind in ("norm", "conv") for number in (1, 2)
+    }
+    old = {
+        re.sub(r"(?<=\d\.)(norm|conv)([12])", lambda m: new[m[0]], key): value
+        for key, value in whole.items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    digests = set()
+    for number, state in enumerate((whole, old)):
+        torch.save(state, tmp_path / f"{number}.pth")
+        for kind in ("timm", "torchvision"):
+            file = tmp_path / f"{number}.pth"
+            digests.add((kind, load_backbone(f"{kind}/densenet121", weights=file).info.digest))
+    assert len(digests) == 2
+
+
+def test_layers_that_ask_for_their_version(tmp_path: Path) -> None:
+    import torch
+    import torchvision
+
+    state = dict(torchvision.models.mnasnet0_5().state_dict())  # a dict has no versions
+    torch.save(state, tmp_path / "w.pth")
+    loaded = load_backbone("torchvision/mnasnet0_5", weights=tmp_path / "w.pth")
+    assert loaded.info.weights == "file:w.pth"
+
+
+def test_positions_of_another_image_size_go_through_timms_own_conversion(
+    tmp_path: Path,
+) -> None:
+    import timm
+    import torch
+
+    state = timm.create_model("test_vit", img_size=64, num_classes=4).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    loaded = load_backbone("timm/test_vit", weights=tmp_path / "w.pth")
+    assert loaded.module is not None
+    own = loaded.module.state_dict()
+    assert own["pos_embed"].shape != state["pos_embed"].shape
+    assert torch.equal(own["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
+    assert loaded.classifier is not None
+    assert len(loaded.classifier().labels) == 4
 
 
 # The classifier ----------------------------------------------------------------------------
@@ -277,20 +400,26 @@ def test_a_truncated_file(suffix: str, tensors: dict[str, Any], tmp_path: Path) 
         load_backbone(NAME, weights=file)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {}, 3.5])
+@pytest.mark.parametrize("content", [[1, 2], {}, 3.5, {"state_dict": {}}, {"a": 1}])
 def test_a_checkpoint_without_named_tensors(content: object, tmp_path: Path) -> None:
     import torch
 
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match=r"(hold no named tensors|tensors are missing)"):
+    with pytest.raises(WeightsError, match=r"the weights .* hold no named tensors$"):
         load_backbone(NAME, weights=tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("name", ["gone.pt", "", "x" * 300])
+@pytest.mark.parametrize("name", ["gone.pt", "gone/w.pt", "x" * 300])
 def test_no_such_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         load_backbone(NAME, weights=tmp_path / name)
     assert str(caught.value) == f"there is no weights file {tmp_path / name}"
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(NAME, weights=tmp_path)
+    assert str(caught.value) == f"the weights {tmp_path} are a folder; name the file in it"
 
 
 def test_graph_for_a_head_of_local_weights(

@@ -56,7 +56,11 @@ def test_a_relative_path_is_named_whole(
         Remote("s3://e/f"),
     ]
     there = locations(location_table(range(3), photos))
-    assert there == [tmp_path / "a/b.png", Member(tmp_path / "c.tar", "d.png", 0, 1), photos[2]]
+    assert there == [
+        tmp_path / "a/b.png",
+        Member(tmp_path / "c.tar", "d.png", 0, 1),
+        photos[2],
+    ]
     assert [str(photo) for photo in there] == [absolute(photo) for photo in photos]
 
 

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from sklearn.datasets import load_digits
 
+from edge_imprint.imprinting.class_source import ClassSource
 from edge_imprint.imprinting.imprint import imprint, is_local, make_all, resolved
-from edge_imprint.imprinting.proxies import make_proxies
+from edge_imprint.imprinting.proxies import generate, make_proxies
 from edge_imprint.imprinting.quantile import quantile_normalize
 from edge_imprint.imprinting.recipe import GENERATIONS, PRESETS, Recipe
 from edge_imprint.imprinting.shrinkage import choose_shrinkage
@@ -19,6 +22,7 @@ from edge_imprint.imprinting.sources import ByClass, Distinct, Mapped, normalize
 from edge_imprint.imprinting.whitening import fit_whitening
 from edge_imprint.judging.calibrate import Calibration
 from edge_imprint_runtime import BackboneInfo, Preprocess
+from tests.large_source import InBlocks
 
 NAMES = ["a", "b", "c"]
 
@@ -200,3 +204,46 @@ def test_memory_is_that_of_a_few_classes(line: str) -> None:
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 25 * 4 * count * size + 2 * 2**23  # two threads' classes and blocks
+
+
+@pytest.mark.parametrize("preset", ["imprint", "whitened"])
+@pytest.mark.parametrize("distance", ["inner_product", "mahalanobis"])
+def test_classes_larger_than_memory_make_as_good_a_head(preset: str, distance: str) -> None:
+    data = load_digits()
+    rows, digit = data.data.astype(np.float32), data.target
+    train = np.arange(len(rows)) % 3 > 0
+    classes = [rows[train & (digit == c)] for c in range(10)]
+    recipe = replace(Recipe.parse(preset), proxies=10, distance=distance)
+    accuracy = []
+    for limit in (30, 10_000):
+        source = InBlocks(classes, limit)
+        head = imprint(source, [str(c) for c in range(10)], recipe, seed=1)
+        accuracy.append(float((head.predict(rows[~train]) == digit[~train]).mean()))
+        assert (source.passes > 0) == (limit == 30)
+    assert min(accuracy) > 0.94
+    assert abs(accuracy[0] - accuracy[1]) < 0.015
+
+
+def test_another_place_may_generate(source: ByClass) -> None:
+    asked: list[tuple[int, str, list[int], int, str]] = []
+
+    def elsewhere(
+        source: ClassSource,
+        generation: str,
+        ks: Sequence[int],
+        seed: int,
+        *,
+        device: str = "cpu",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[npt.NDArray[np.float32]]:
+        asked.append((len(source), generation, list(ks), seed, device))
+        return generate(source, generation, ks, seed, device=device, progress=progress)
+
+    recipe = Recipe.parse("imprint")
+    head = imprint(source, NAMES, recipe, seed=4, ks=[2, 3, 4], generate=elsewhere)
+    assert asked == [(3, "kmeans", [2, 3, 4], 4, "cpu")]
+    here = imprint(source, NAMES, recipe, seed=4, ks=[2, 3, 4])
+    np.testing.assert_array_equal(head.proxies, here.proxies)
+    made = make_all(source, recipe, known={0: np.ones((1, 5), np.float32)}, generate=elsewhere)
+    assert asked[-1][0] == 2
+    np.testing.assert_array_equal(made.by_class[0], np.ones((1, 5)))

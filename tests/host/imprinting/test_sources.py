@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_imprint.imprinting.class_source import Block, is_large
 from edge_imprint.imprinting.sources import (
     ByClass,
     Distinct,
@@ -19,6 +22,7 @@ from edge_imprint.imprinting.sources import (
 )
 from edge_imprint.imprinting.whitening import Whitening
 from edge_imprint_runtime.errors import EmbeddingError
+from tests.large_source import InBlocks
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
 INDEX = np.array([2, 0, 1, 0, 2, 2, 0, 2])
@@ -140,3 +144,55 @@ def test_a_zero_row_stays_zero_and_none_changes_nothing() -> None:
     np.testing.assert_array_equal(normalized(rows, "whiten"), normalized(rows, "l2"))
     assert normalized(rows, "none") is rows
     np.testing.assert_array_equal(rows, [[0, 0], [3, 4]])
+
+
+# Classes larger than memory ----------------------------------------------------------------
+
+
+def large_and_small() -> InBlocks:
+    rng = np.random.default_rng(0)
+    classes = [rng.standard_normal((n, 3)).astype(np.float32) for n in (50, 4)]
+    weights = [rng.random(len(rows)) for rows in classes]
+    return InBlocks(classes, 10, block=7, weights=weights)
+
+
+def read(blocks: Iterator[Block]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    rows, weights = zip(*blocks, strict=True)
+    return np.concatenate(rows), np.concatenate([w for w in weights if w is not None])
+
+
+def test_what_stands_before_a_source_lets_its_blocks_through() -> None:
+    source = large_and_small()
+    whitening = Whitening(np.ones(3, np.float32), 2 * np.eye(3, dtype=np.float32), 0.5)
+    mapped = Mapped(source, whitening, "l2")
+    some = Some(source, [1, 0])
+    distinct = Distinct(source)
+    for view, c in ((mapped, 0), (some, 1), (distinct, 0)):
+        assert is_large(view, c)
+        assert not is_large(view, 1 - c)
+        rows, weights = read(view.blocks(c))
+        expected = source.classes[0]
+        if view is mapped:
+            expected = normalized(2 * (expected - 1), "l2")
+        np.testing.assert_allclose(rows, expected, rtol=1e-6)
+        assert source.weights is not None
+        np.testing.assert_array_equal(weights, source.weights[0])
+        assert len(view[c][0]) <= 10
+    # A class that fits is one block, as it is seen.
+    for view, c in ((mapped, 1), (some, 0), (distinct, 1)):
+        rows, weights = read(view.blocks(c))
+        np.testing.assert_array_equal(rows, view[c][0])
+        np.testing.assert_array_equal(weights, view[c][1])
+
+
+def test_a_sample_of_a_large_class_is_of_its_draw() -> None:
+    source = large_and_small()
+    sampled = Sampled(source, 4, 0)
+    assert not is_large(sampled, 0)
+    assert as_set(sampled[0][0]) <= as_set(source[0][0])
+
+
+def test_a_source_in_memory_is_never_large() -> None:
+    source = ByClass(ROWS, INDEX)
+    for view in (source, Mapped(source, None, "l2"), Some(source, [0]), Distinct(source)):
+        assert not is_large(view, 0)

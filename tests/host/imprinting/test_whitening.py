@@ -16,6 +16,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from edge_imprint.imprinting.sources import ByClass, Distinct
 from edge_imprint.imprinting.whitening import MIN_SHRINKAGE, Scatter, fit_whitening
 from edge_imprint_runtime import Head
+from tests.large_source import InBlocks
 
 Float32 = npt.NDArray[np.float32]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -301,3 +302,15 @@ def test_it_is_the_heads_center_and_transform() -> None:
     np.testing.assert_allclose(
         head.scores(queries), plain.scores(made.apply(queries)), atol=1e-5
     )
+
+
+def test_a_large_class_scatters_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    classes = [rng.standard_normal((n, 6)).astype(np.float32) + 3 for n in (200, 40)]
+    weights = [rng.random(len(rows)) for rows in classes]
+    by_blocks = Scatter.of(InBlocks(classes, 50, block=13, weights=weights))
+    whole = Scatter.of(InBlocks(classes, 999, weights=weights))
+    np.testing.assert_allclose(by_blocks.within, whole.within, rtol=1e-12)
+    np.testing.assert_allclose(by_blocks.means, whole.means, rtol=1e-12)
+    assert by_blocks.counts == pytest.approx(whole.counts, rel=1e-12)
+    assert by_blocks.ledoit_wolf() == pytest.approx(whole.ledoit_wolf(), rel=1e-12)

@@ -163,6 +163,18 @@ def test_clear_leaves_what_links_lead_to(
     assert (tmp_path / "kept" / "photo.jpg").exists()
 
 
+def test_what_is_no_file_is_not_opened(cache: Path, fill: Callable[..., Space]) -> None:
+    own = fill("timm/resnet18", (1,))
+    folder = cache / "embeddings" / own.key
+    os.mkfifo(folder / "pipe.shard")
+    (folder / "loop.shard").symlink_to(folder / "loop.shard")
+    assert left() == {"timm/resnet18": 10}
+    assert manage.verify() == manage.Verified(1, 10, ())
+    assert manage.prune(max_bytes=0)[0] == 1
+    manage.clear()
+    assert list((cache / "embeddings").iterdir()) == []
+
+
 def test_verify_removes_what_is_damaged(cache: Path, fill: Callable[..., Space]) -> None:
     own = fill("timm/resnet18", (1, 5, 9))
     files = sorted((cache / "embeddings" / own.key).glob("*.shard"))

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,8 @@ def test_what_does_not_fit_is_refused(
             store.add(digests, rows[:2])
         with pytest.raises(ParameterError, match=r"got \(6,\)"):
             store.add(digests, rows[0])
+        with pytest.raises(ParameterError, match="digests must be of 32 bytes each"):
+            store.add([digests[0] + b"x", digests[1][1:], digests[2]], rows)
         store.add(digests, rows)
         with pytest.raises(ParameterError, match="rows must have 6 numbers"):
             store.add(digests, rows[:, :5])
@@ -232,6 +236,21 @@ def test_a_shard_of_another_size_is_left_out(
         store.holds(embeddings(3)[0])
         assert store.notes == ["the embedding cache held 1 damaged file, left out"]
     assert shards(tmp_path / "a") == [own]
+
+
+def test_what_is_no_file_is_not_opened(
+    space: Space, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    folder = tmp_path / space.key
+    (folder / "folder.shard").mkdir(parents=True)
+    os.mkfifo(folder / "pipe.shard")
+    (folder / "zero.shard").symlink_to("/dev/zero")
+    (folder / "loop.shard").symlink_to(folder / "loop.shard")
+    keys, rows = embeddings(3)
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        put(store, keys, rows)
+        np.testing.assert_array_equal(store.read(keys), rows)
+        assert store.notes == []
 
 
 def test_what_is_damaged_under_a_reader_is_never_given_out(
@@ -388,3 +407,23 @@ def test_what_was_read_does_not_stay(tmp_path: Path) -> None:
     whole_bytes = sum(path.stat().st_size for path in shards(tmp_path))
     assert whole_bytes > 80 * 2**20
     assert int(done.stdout) < 12 * 2**20
+
+
+def test_threads_share_a_store(space: Space, embeddings: Embeddings, tmp_path: Path) -> None:
+    keys, rows = embeddings(2000)
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        put(store, keys[:1000], rows[:1000])
+
+        def work(seed: int) -> bool:
+            rng = np.random.default_rng(seed)
+            if seed % 4 == 0:
+                part = slice(1000 + 100 * (seed // 4), 1100 + 100 * (seed // 4))
+                put(store, keys[part], rows[part], step=7)
+            for _ in range(20):
+                order = rng.integers(0, 1000, 50)
+                np.testing.assert_array_equal(store.read(keys[order]), rows[order])
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(work, range(40)))
+        np.testing.assert_array_equal(store.read(keys), rows)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ray clusters of several nodes on this machine, for tests; small, and quick to see a loss."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+# A node that does not answer for some 5 s is dead; Ray itself waits for 25 s.
+_SYSTEM = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+
+
+@contextmanager
+def ray_cluster(nodes: int) -> Iterator[Any]:
+    """Start a cluster of so many nodes of one CPU each; give it, with `address`, `kill_node`."""
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Ray will change one day
+        cluster = Cluster(
+            initialize_head=True,
+            connect=False,
+            head_node_args=_NODE | {"include_dashboard": False, "_system_config": _SYSTEM},
+        )
+        for _ in range(nodes - 1):
+            cluster.add_node(**_NODE)
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def kill_node(cluster: Any) -> None:
+    """End a node that is not the head as a power cut does: by SIGKILL, whatever it was at."""
+    node = next(iter(cluster.worker_nodes))
+    for name in ("raylet",):
+        os.kill(node.all_processes[name][0].process.pid, signal.SIGKILL)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quick way to a photo's pixels: how far from the exact one, and never another photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from edge_imprint_runtime import Preprocess
+from edge_imprint_runtime.errors import (
+    BrokenImageError,
+    ImageTooLargeError,
+    UnreadableImageError,
+)
+from edge_imprint_runtime.images import (
+    MAX_IMAGE_PIXELS,
+    Readable,
+    decode_photo,
+    open_image,
+    photo_image,
+    photo_pixels,
+)
+from edge_imprint_runtime.quick import averages, draft
+
+Pixels = npt.NDArray[np.uint8]
+
+CROP = Preprocess(
+    32, 32, resize="crop", resize_height=36, resize_width=36, interpolation="bicubic"
+)
+# What docs/data.md states: levels of 255.
+MAX_WITHOUT_DRAFT, MEAN_WITHOUT_DRAFT = 2, 0.2
+MAX_LEVELS, MEAN_LEVELS, MEAN_LEVELS_OF_NOISE = 32, 2.0, 6.0
+
+
+def scene(height: int, width: int, seed: int) -> Pixels:
+    """Draw what photos have: soft shapes of all sizes, sharp edges, some grain."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(20):
+        x, y = int(rng.integers(width)), int(rng.integers(height))
+        size = int(rng.integers(3, max(4, min(height, width) // 3)))
+        draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    grain = rng.normal(0, 4, (height, width, 3))
+    return np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, "JPEG", quality=90, **options)
+    return file.getvalue()
+
+
+def both(data: bytes, preprocess: Preprocess) -> npt.NDArray[np.int64]:
+    """Return the differences of the quick pixels from the exact ones."""
+    exact = decode_photo(data, preprocess, name="x")
+    quick = decode_photo(data, preprocess, name="x", quick=True)
+    assert exact.shape == quick.shape == (preprocess.height, preprocess.width, 3)
+    assert exact.dtype == quick.dtype == np.uint8
+    return np.abs(exact.astype(np.int64) - quick)
+
+
+preprocesses = st.builds(
+    lambda mode, size, more, name: Preprocess(
+        *size,
+        resize=mode,
+        resize_height=size[0] + more[0] * (mode == "crop"),
+        resize_width=size[1] + more[1] * (mode == "crop"),
+        interpolation=name,
+        mean=(0.5, 0.4, 0.3),
+    ),
+    st.sampled_from(["crop", "stretch", "pad"]),
+    st.tuples(st.integers(8, 120), st.integers(8, 120)),
+    st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    st.sampled_from(["bilinear", "bicubic", "lanczos", "hamming"]),
+)
+
+
+@given(preprocesses, st.integers(2, 300), st.integers(2, 300), st.integers(0, 99))
+def test_the_part_that_is_kept_is_resized_as_the_whole_is(
+    preprocess: Preprocess, height: int, width: int, seed: int
+) -> None:
+    """On noise, the worst there is: only the box's float32 roundings show."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    image = Image.fromarray(noise)
+    exact = photo_pixels(image, preprocess).astype(int)
+    difference = np.abs(exact - photo_pixels(image, preprocess, quick=True))
+    assert difference.max() <= MAX_WITHOUT_DRAFT
+    assert difference.mean() <= MEAN_WITHOUT_DRAFT
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "box", "linear"])
+def test_filters_that_pick_pixels_are_exact(interpolation: str) -> None:
+    """A pixel more or less is another picture there, so that nothing is quicker."""
+    preprocess = Preprocess(
+        20, 20, resize="crop", resize_height=24, resize_width=24, interpolation=interpolation
+    )
+    assert not averages(preprocess)
+    for height, width in ((300, 400), (90, 61), (10, 12)):
+        data = jpeg(Image.fromarray(scene(height, width, 1)))
+        assert both(data, preprocess).max() == 0
+
+
+@pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "hamming"])
+def test_a_large_jpeg_is_decoded_small_within_the_stated_levels(
+    resize: str, interpolation: str
+) -> None:
+    preprocess = Preprocess(
+        32, 40, resize=resize, resize_height=32, resize_width=40, interpolation=interpolation
+    )
+    for seed, (height, width) in enumerate(
+        [(128, 160), (129, 161), (255, 641), (640, 255), (700, 900)]
+    ):
+        image = Image.fromarray(scene(height, width, seed))
+        difference = both(jpeg(image), preprocess)
+        assert 0 < difference.max() <= MAX_LEVELS
+        assert difference.mean() <= MEAN_LEVELS
+        noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+        difference = both(jpeg(Image.fromarray(noise)), preprocess)
+        assert difference.max() <= MAX_LEVELS
+        assert difference.mean() <= MEAN_LEVELS_OF_NOISE
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shrunk"),
+    [
+        (143, 143, 1),  # 36 pixels are resized to: twice that after halving takes 144
+        (144, 144, 2),
+        (144, 10_000, 2),  # the shorter side decides
+        (287, 300, 2),
+        (288, 300, 4),
+        (576, 700, 8),
+        (5000, 5000, 8),
+    ],
+)
+def test_at_least_two_pixels_stay_for_each_one(height: int, width: int, shrunk: int) -> None:
+    with Image.open(BytesIO(jpeg(Image.new("RGB", (width, height))))) as image:
+        assert draft(image, CROP) == (width, height, shrunk)
+        assert image.size == (-(-width // shrunk), -(-height // shrunk))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_turned_all_the_same(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # Not square after the resize, so that sides taken for each other would show.
+    preprocess = Preprocess(24, 40, resize_height=24, resize_width=40)
+    data = jpeg(Image.fromarray(scene(400, 260, orientation)), exif=exif)
+    assert both(data, preprocess).mean() <= MEAN_LEVELS
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_a_grey_or_cmyk_jpeg(mode: str) -> None:
+    data = jpeg(Image.fromarray(scene(500, 400, 3)).convert(mode))
+    difference = both(data, CROP)
+    assert 0 < difference.max() <= MAX_LEVELS
+    assert difference.mean() <= MEAN_LEVELS
+
+
+def test_the_first_of_a_phone_s_pair_of_photos(tmp_path: Path) -> None:
+    """Phones write MPO, a JPEG with a second one behind it, and call it .jpg."""
+    first, second = (Image.fromarray(scene(400, 500, seed)) for seed in (1, 2))
+    file = tmp_path / "phone.jpg"
+    first.save(file, "MPO", save_all=True, append_images=[second], quality=90)
+    with Image.open(file) as image:
+        assert image.format == "MPO"
+        assert draft(image, CROP)[2] == 4
+    difference = both(file.read_bytes(), CROP)
+    assert difference.mean() <= MEAN_LEVELS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_other_kinds_are_decoded_whole(kind: str) -> None:
+    file = BytesIO()
+    Image.fromarray(scene(300, 400, 5)).save(file, kind)
+    assert both(file.getvalue(), CROP).max() <= MAX_WITHOUT_DRAFT
+
+
+# Whatever the way, the same photo is the same photo ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes that have a name: what a tar member or an object in a store is."""
+
+    name: str
+    data: bytes | None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read_bytes(self) -> bytes:
+        if self.data is None:
+            raise OSError("the store is gone")
+        return self.data
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF"])
+def test_a_path_bytes_and_a_readable_give_the_same_bits(
+    tmp_path: Path, kind: str, quick: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "photo"
+    Image.fromarray(scene(200, 333, 8)).save(file, kind, exif=exif)
+    data = file.read_bytes()
+    want = photo_pixels(file, CROP, quick=quick)
+    assert isinstance(file, Readable)
+    for got in (
+        photo_pixels(str(file), CROP, quick=quick),
+        photo_pixels(Stored("x", data), CROP, quick=quick),
+        decode_photo(data, CROP, name="x", quick=quick),
+    ):
+        assert np.array_equal(got, want)
+    assert np.array_equal(np.asarray(photo_image(Stored("x", data))), open_image(file))
+    if not quick:
+        with Image.open(file) as image:
+            assert np.array_equal(photo_pixels(image, CROP), want)
+
+
+def test_an_image_given_is_left_as_it_is() -> None:
+    image = Image.fromarray(scene(60, 50, 1))
+    before = np.array(image)
+    photo_pixels(image, CROP)
+    photo_pixels(image, CROP, quick=True)
+    assert np.array_equal(np.asarray(image), before)
+
+
+def test_what_open_image_gives_outlives_its_file(tmp_path: Path) -> None:
+    for kind in ("PNG", "TIFF", "JPEG"):
+        file = tmp_path / "photo"
+        Image.fromarray(scene(40, 30, 2)).save(file, kind)
+        image = open_image(file)
+        want = np.array(image)
+        file.write_bytes(b"")
+        assert np.array_equal(np.asarray(image.crop((0, 0, 30, 40))), want)
+
+
+# Broken -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_readable_that_cannot_be_read(quick: bool) -> None:
+    with pytest.raises(UnreadableImageError) as caught:
+        photo_pixels(Stored("s3://b/1.jpg", None), CROP, quick=quick)
+    assert str(caught.value) == "cannot read the image s3://b/1.jpg: the store is gone"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.9])
+def test_a_jpeg_cut_short_is_broken_on_both_ways(kept: float, quick: bool) -> None:
+    data = jpeg(Image.fromarray(scene(600, 800, 4)))
+    with pytest.raises(BrokenImageError, match=r"^the image bin:7 is corrupt, truncated"):
+        decode_photo(data[: int(len(data) * kept)], CROP, name="bin:7", quick=quick)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_bomb_is_refused_by_its_whole_size(quick: bool) -> None:
+    """Decoded at an eighth it would pass; it is refused as on the exact way."""
+    data = bytearray(jpeg(Image.new("L", (64, 64))))
+    start = data.index(b"\xff\xc0") + 5
+    data[start : start + 4] = (13_400).to_bytes(2, "big") * 2
+    assert MAX_IMAGE_PIXELS < 13_400**2
+    with pytest.raises(ImageTooLargeError, match="the image x has"):
+        decode_photo(bytes(data), CROP, name="x", quick=quick)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_strip_is_refused(quick: bool) -> None:
+    data = jpeg(Image.new("RGB", (60_000, 1)))
+    crop = Preprocess(224, 224, resize="crop", resize_height=256, resize_width=256)
+    with pytest.raises(ImageTooLargeError) as caught:
+        decode_photo(data, crop, name="x", quick=quick)
+    assert str(caught.value) == (
+        "the image x of 60000 x 1 pixels is too thin: resized, it would have "
+        "15,360,000 x 256 pixels; cut it or take it out"
+    )
