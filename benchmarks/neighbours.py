@@ -177,8 +177,8 @@ def main() -> None:
     again = copies(embed)
     for way, near in again.items():
         print(
-            f"{way:22} {near['median']:.2f} of the typical distance (90 %: {near['q90']:.2f}), "
-            f"{near['found']:.0%} found"
+            f"{way:22} {near['median']:.2f} of the typical distance "
+            f"(90 %: {near['q90']:.2f}), {near['found']:.0%} found"
         )
     times = {}
     for count, runs in ((2_000, RUNS), *(() if quick else ((20_000, 3),))):

@@ -25,6 +25,14 @@ SCRIPTS = (
     "minimal_install",
     "c_runtime",
     "fused_latency",
+    "build_speed",
+    "embedding_cache",
+    "build_memory",
+    "streamed",
+    "neighbours",
+    "ort_vs_torch",
+    "ray_nodes",
+    "scale",
     "quality",
     "whitening",
     "keep_classes",
@@ -39,7 +47,8 @@ def main() -> None:
     for script in SCRIPTS:
         print(f"== {script}", flush=True)
         path = Path(__file__).with_name(f"{script}.py")
-        subprocess.run([sys.executable, str(path)], check=True)
+        more = ["--measure", "--docs"] if script == "scale" else []
+        subprocess.run([sys.executable, str(path), *more], check=True)
 
 
 if __name__ == "__main__":

@@ -206,9 +206,9 @@ def cost(rates: Rates, fleet: Fleet, photos: int, *, table: int = 64) -> Cost:
     """
     row = stages(rates, fleet, table)
     tables = math.ceil(photos / table)
-    # A worker has two tables in hand; as many lie ready, or are being decoded.
+    # Each core decodes a table; a worker has two in hand, and for each one lies ready.
     workers = fleet.machines * (fleet.gpus or fleet.cores)
-    embedding_s = makespan_s(row, tables, 4 * workers + 4)
+    embedding_s = makespan_s(row, tables, fleet.all_cores + 3 * workers)
     clustering = {
         "cores": rates.cluster_s / fleet.all_cores,
         "first machine": rates.take_s,

@@ -220,8 +220,8 @@ def _no_weights(name: str, config: Any, reason: str) -> WeightsError:
     where = (
         "and give it as --weights FILE"
         if repository.startswith("timm/") and not config.hf_hub_filename
-        else f"by building there once, and copy the folder {own} of the hub's cache there into "
-        f"{_hub_folder()} here"
+        else f"by building there once, and copy the folder {own} of the hub's cache there "
+        f"into {_hub_folder()} here"
     )
     return WeightsError(
         f"cannot get the pretrained weights of timm/{name} ({reason}): where there is a "

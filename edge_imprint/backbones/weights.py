@@ -35,7 +35,13 @@ _COMPILED = "_orig_mod."  # torch.compile's, before the name or in its middle
 # Which photos a training has seen; not used once it is over, and not in old checkpoints.
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var", _COUNTER)
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+# Names that torchvision's published files still have, and its networks had once: what the
+# networks have now, the old name, the new one.
+_OLD_NAMES = (
+    ("denselayer", re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    ("encoder_layer_0.mlp.0.", re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    ("encoder_layer_0.mlp.3.", re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
 _MOST_CLASSES = 22_000
 _MOST_TRIED = 24
 _MOST_NAMED = 3
@@ -184,8 +190,9 @@ def _undressed(
     tensors: Mapping[str, torch.Tensor], wanted: Collection[str], file: Path
 ) -> dict[str, torch.Tensor]:
     """Take off the prefix under which a file holds the wanted names."""
-    if any("denselayer" in key for key in wanted):
-        tensors = {_OLD_DENSENET.sub(r"\1\2", k): v for k, v in tensors.items()}
+    for now, old, new in _OLD_NAMES:
+        if any(now in key for key in wanted):
+            tensors = {old.sub(new, key): value for key, value in tensors.items()}
     prefix = _prefix(tensors, wanted, file)
     rest = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
     own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

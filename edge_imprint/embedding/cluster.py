@@ -53,8 +53,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 
 # Photos in one run of Ray Data: their locations, some 100 bytes each, lie in Ray's memory.
 _SLICE = 2**18
-_TABLE_BYTES = 2**23  # pixels in a table that goes from the tasks to a worker
-_TABLE_PHOTOS = {"cpu": 64, "cuda": 256}
+# Pixels in a table that goes from the tasks to a worker: of 224 x 224 some 55 photos, and 220.
+_TABLE_BYTES = {"cpu": 2**23, "cuda": 2**25}
 _LEAST_PHOTOS = 4
 _FINER = 16  # the next pass over photos without a result has tables this much smaller
 
@@ -189,8 +189,11 @@ class RayEngine(Engine):
         )
         options = {"num_cpus": _WORKER_CPUS[self.device], "num_gpus": int(cuda)}
         actor = nodes.ray.remote(EmbedWorker).options(**options, max_restarts=0)
-        size = nodes.gpus if cuda else nodes.cpus
-        self._pool = Pool(nodes, lambda: actor.remote([embedding]), size)
+        self._pool = Pool(
+            nodes,
+            lambda: actor.remote([embedding]),
+            lambda: nodes.gpus if cuda else nodes.cpus,
+        )
         return self._pool, embedding
 
     def _embed(
@@ -244,13 +247,13 @@ class RayEngine(Engine):
             for bundle in dataset.iter_internal_ref_bundles():
                 yield from bundle.block_refs
 
-        self._pulled = Pulled(blocks, nodes.cpus)
+        self._pulled = Pulled(blocks, pool.size)
         yield from pool.run(self._pulled)
 
     def _table_photos(self, count: int, nodes: Nodes) -> int:
         """Return how many photos go together: enough to be worth a task, and for all cores."""
         p = self._backbone.info.preprocess
-        most = min(_TABLE_PHOTOS[self.device], _TABLE_BYTES // (p.height * p.width * 3))
+        most = _TABLE_BYTES[self.device] // (p.height * p.width * 3)
         share = count // (4 * (nodes.gpus if self.device == "cuda" else nodes.cpus))
         return max(1, min(most, max(share, _LEAST_PHOTOS)))
 

@@ -26,6 +26,7 @@ _WAIT_S = 0.5  # for an answer, before looking around
 _START_S = 120.0  # for the first worker
 _MORE_S = 20.0  # for the others, once there is one
 _CLOSE_S = 10.0  # for Ray Data to end what it began
+_LOOK_S = 2.0  # between two looks at how many workers there can be
 _IN_HAND = 2  # tables a worker has: the next is there when one is done
 _TRIES = 3  # how often a table may take its worker with it
 
@@ -101,20 +102,26 @@ class Pool:
 
     Args:
         nodes: The cluster.
-        spawn: Starts an actor with the methods ``ready`` and ``embed``.
-        size: How many there shall be.
+        spawn: Starts an actor with the methods ``ready``, ``embed`` and ``notes``.
+        size: Tells how many there shall be. Asked now and then: machines go, and come.
+
+    Attributes:
+        size: How many there were to be at first.
     """
 
-    def __init__(self, nodes: Nodes, spawn: Callable[[], Any], size: int) -> None:
-        self._nodes, self._ray, self._spawn, self._size = nodes, nodes.ray, spawn, size
+    def __init__(
+        self, nodes: Nodes, spawn: Callable[[], Any], size: Callable[[], int]
+    ) -> None:
+        self._nodes, self._ray, self._spawn, self._target = nodes, nodes.ray, spawn, size
         self._starting: dict[Any, Any] = {}  # its first answer -> actor
         self._load: dict[Any, int] = {}  # actor that is ready -> tables in its hand
         self._work: dict[Any, tuple[Any, _Table]] = {}  # answer -> actor, table
         self._home: dict[Any, str] = {}  # actor -> its machine
         self._again: deque[_Table] = deque()
         self._fallen = 0  # workers that were lost before they were ready
-        for _ in range(size):
-            self._start()
+        self._looked = -_LOOK_S
+        self.size = size()
+        self._fill()
 
     def notes(self) -> set[str]:
         """Return what a user should know of what the workers did, each a sentence."""
@@ -133,7 +140,8 @@ class Pool:
             ClusterError: None could be started.
         """
         begun, first = time.monotonic(), None
-        while self._starting:
+        while self._starting or not self._load:
+            self._fill()
             self._collect_started(_WAIT_S)
             now = time.monotonic()
             if self._load and first is None:
@@ -158,6 +166,7 @@ class Pool:
             ClusterError: The cluster fails.
         """
         while True:
+            self._fill()
             self._feed(tables)
             if not self._work:
                 if tables.ended and not self._again:
@@ -209,7 +218,7 @@ class Pool:
             found: Read = self._ray.get(answer)
             return found
         except errors.RayActorError:
-            self._lose(actor)
+            self._load.pop(actor, None)
         except errors.RayTaskError as error:
             raise cause_of(error, "embedding") from error
         except errors.RayError:
@@ -219,16 +228,23 @@ class Pool:
             self._again.append(table)
         return None
 
-    def _lose(self, actor: Any) -> None:
-        if self._load.pop(actor, None) is not None:
-            self._start()
+    def _fill(self) -> None:
+        """Start workers where there is room for more.
 
-    def _start(self) -> None:
-        actor = self._spawn()
-        self._starting[actor.ready.remote()] = actor
+        Not one for each that was lost: on the machines that are left they would take the
+        room of the tasks that decode for them.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        for _ in range(self._target() - len(self._load) - len(self._starting)):
+            actor = self._spawn()
+            self._starting[actor.ready.remote()] = actor
 
     def _collect_started(self, wait_s: float) -> None:
         if not self._starting:
+            time.sleep(wait_s)
             return
         done, _ = self._ray.wait(
             list(self._starting), num_returns=len(self._starting), timeout=wait_s
@@ -241,12 +257,11 @@ class Pool:
                 raise cause_of(error, "loading the backbone") from error
             except self._ray.exceptions.RayError as error:
                 self._fallen += 1
-                if self._fallen > _TRIES * self._size:
+                if self._fallen > _TRIES * self.size:
                     raise ClusterError(
                         f"the workers of the cluster end as they start: {first_line(error)}; "
                         "install this version of edge-imprint on each machine"
                     ) from error
-                self._start()
             else:
                 self._load[actor], self._home[actor] = 0, home
 

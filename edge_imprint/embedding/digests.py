@@ -13,7 +13,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -101,6 +100,8 @@ def read_digests(
     left = np.flatnonzero(~known & seen.readable) if read else np.empty(0, np.int64)
     if not len(left):
         return Digests(values, known)
+    from concurrent.futures import ThreadPoolExecutor  # where all is known, it is not needed
+
     kept, done = known.copy(), 0
     with ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as threads:
         for block in np.split(left, range(_BLOCK, len(left), _BLOCK)):

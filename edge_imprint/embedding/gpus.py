@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_imprint_runtime.errors import ProviderError
 
-__all__ = ["Choice", "Gpus", "choose_device", "find_gpus"]
+__all__ = ["Choice", "Gpus", "check_cuda", "choose_device", "find_gpus"]
 
 _DRIVER = "libcuda.so.1"
 # What a CUDA build brings and a CPU build does not, as (package, file in it).
@@ -30,10 +31,12 @@ class Gpus:
     Attributes:
         count: How many; ``CUDA_VISIBLE_DEVICES`` hides some.
         reason: Why there is none, to follow a colon; empty where there is one.
+        cuda: The newest CUDA that the driver takes, such as (13, 2); (0, 0) if there is none.
     """
 
     count: int
     reason: str
+    cuda: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,29 @@ def find_gpus() -> Gpus:
         driver = ctypes.CDLL(_DRIVER)
     except OSError as error:
         return Gpus(0, f"no NVIDIA driver is installed ({error})")
-    count = ctypes.c_int()
+    count, version = ctypes.c_int(), ctypes.c_int()
     try:
-        status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+        status = (
+            driver.cuInit(0)
+            or driver.cuDeviceGetCount(ctypes.byref(count))
+            or driver.cuDriverGetVersion(ctypes.byref(version))
+        )
     except AttributeError:
         return Gpus(0, f"{_DRIVER} is not CUDA's driver")
     if status:
         return Gpus(0, f"the NVIDIA driver answers {_name(driver, status)}")
-    return Gpus(count.value, "" if count.value else "the NVIDIA driver shows no GPU")
+    cuda = (version.value // 1000, version.value % 1000 // 10)
+    return Gpus(count.value, "" if count.value else "the NVIDIA driver shows no GPU", cuda)
+
+
+def check_cuda(device: str) -> None:
+    """Refuse ``cuda`` where there is no GPU, before a backbone is loaded for it.
+
+    Raises:
+        ProviderError: CUDA is asked for and absent.
+    """
+    if device == "cuda" and (gpus := find_gpus()).count == 0:
+        raise _absent(gpus)
 
 
 def choose_device(device: str, *, has_module: bool) -> Choice:
@@ -87,29 +105,57 @@ def choose_device(device: str, *, has_module: bool) -> Choice:
     """
     if device == "cpu":
         return Choice("cpu")
-    library = _TORCH if has_module else _RUNTIME
     gpus = find_gpus()
     if gpus.count == 0:
         if device == "cuda":
-            raise ProviderError(
-                f"there is no CUDA device on this machine: {gpus.reason}; use --device cpu"
-            )
+            raise _absent(gpus)
         return Choice("cpu")
-    if _installed(*library[:2]):
+    lacks, cure = _lacks(has_module, gpus)
+    if not lacks:
         return Choice("cuda")
-    lacks = f"{library[2]} is installed here without its CUDA part"
     if device == "cuda":
-        raise ProviderError(f"{lacks}; install a CUDA build of it, or use --device cpu")
+        raise ProviderError(f"{lacks}; {cure}, or use --device cpu")
     return Choice("cpu", f"There is a GPU here, but {lacks}: photos are embedded on the CPU.")
 
 
-def _installed(package: str, file: str) -> bool:
+def _absent(gpus: Gpus) -> ProviderError:
+    return ProviderError(
+        f"there is no CUDA device on this machine: {gpus.reason}; use --device cpu"
+    )
+
+
+def _lacks(has_module: bool, gpus: Gpus) -> tuple[str, str]:
+    """Say what the library that would embed lacks, and the cure; nothing where it may do."""
+    package, file, name = _TORCH if has_module else _RUNTIME
+    home = _home(package)
+    if home is None or not (home / file).is_file():
+        return f"{name} is installed here without its CUDA part", "install a CUDA build of it"
+    if has_module and (built := _torch_cuda(home)) and built[0] > gpus.cuda[0]:
+        # Within a major version an older driver does.
+        have, want = (".".join(map(str, version)) for version in (gpus.cuda, built))
+        reason = f"the NVIDIA driver takes CUDA up to {have}, and torch is built for {want}"
+        return reason, "update the driver, or install an older torch"
+    return "", ""
+
+
+def _home(package: str) -> Path | None:
+    """Return where a package lies, without importing it."""
     try:
-        spec = importlib.util.find_spec(package)  # of a top-level name: imports nothing
+        spec = importlib.util.find_spec(package)
     except ValueError:  # what is in sys.modules has no spec
-        return False
-    places = [] if spec is None else spec.submodule_search_locations or []
-    return any((Path(place) / file).is_file() for place in places)
+        return None
+    places = None if spec is None else spec.submodule_search_locations
+    return Path(next(iter(places))) if places else None
+
+
+def _torch_cuda(home: Path) -> tuple[int, int] | None:
+    """Read the CUDA that torch is built for off its version.py."""
+    try:
+        text = (home / "version.py").read_text(errors="replace")
+    except OSError:
+        return None
+    found = re.search(r"^cuda\b[^=\n]*= *['\"](\d+)\.(\d+)", text, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _name(driver: Any, status: int) -> str:

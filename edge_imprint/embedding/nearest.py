@@ -30,7 +30,7 @@ Told: TypeAlias = Callable[[int, int], None]
 
 # Neighbours of other classes that are kept for each row.
 OTHERS = 5
-_LOADED_BYTES = 2**23  # rows in memory at once; two such parts are
+_LOADED_BYTES = 2**22  # rows in memory at once; two such parts are
 _TILE = 512  # rows and columns of a tile of similarities: 1 MiB
 _NONE = np.float32(-np.inf)
 
@@ -79,7 +79,7 @@ def nearest_among(
         progress: Told (done, total).
 
     Returns:
-        The neighbours, the same whatever the number of cores. Memory: two parts of 8 MiB, a
+        The neighbours, the same whatever the number of cores. Memory: two parts of 4 MiB, a
         few tiles for each core, and the answer.
     """
     order = position[np.argsort(class_index[position], kind="stable")]
@@ -95,17 +95,9 @@ def nearest_among(
             if a == b:
                 left = _unit(read, order[parts[a]])
             right = left if a == b else _unit(read, order[parts[b]])
-            tasks = [
-                _Tile(
-                    parts[a].start + i,
-                    parts[b].start + j,
-                    left[i : i + _TILE],
-                    right[j:][:_TILE],
-                )
-                for i in range(0, len(left), _TILE)
-                for j in range(i if a == b else 0, len(right), _TILE)
-            ]
-            list(pool.map(work.both, tasks))
+            tiles = _tiles(left, right, parts[a].start, parts[b].start, above=a == b)
+            list(pool.map(work.both, tiles))
+            del right, tiles  # before the next part is read
             if progress is not None:
                 progress(done + 1, total)
     return found
@@ -141,12 +133,9 @@ def nearest_to(
             work = _Work(found, reference, class_index[reference], class_index[rows])
             for part in others:
                 right = _unit(read, reference[part])
-                tasks = [
-                    _Tile(i, part.start + j, left[i : i + _TILE], right[j : j + _TILE])
-                    for i in range(0, len(left), _TILE)
-                    for j in range(0, len(right), _TILE)
-                ]
-                list(pool.map(work.rows, tasks))
+                tiles = _tiles(left, right, 0, part.start, above=False)
+                list(pool.map(work.rows, tiles))
+                del right, tiles
             yield found
             if progress is not None:
                 progress(done + 1, len(queries))
@@ -160,6 +149,17 @@ class _Tile:
     column: int
     left: Float32
     right: Float32
+
+
+def _tiles(
+    left: Float32, right: Float32, row: int, column: int, *, above: bool
+) -> list[_Tile]:
+    """Cut rows against columns into tiles; ``above``: those on and above the diagonal."""
+    return [
+        _Tile(row + i, column + j, left[i : i + _TILE], right[j : j + _TILE])
+        for i in range(0, len(left), _TILE)
+        for j in range(i if above else 0, len(right), _TILE)
+    ]
 
 
 class _Work:
@@ -243,7 +243,7 @@ class _Work:
 
 
 def _parts(read: Read, position: Int64) -> list[slice]:
-    """Cut rows into parts of 8 MiB."""
+    """Cut rows into parts of 4 MiB."""
     size = read(position[:1]).shape[1]
     step = max(1, _LOADED_BYTES // (4 * size * _TILE)) * _TILE
     return [slice(i, min(i + step, len(position))) for i in range(0, len(position), step)]

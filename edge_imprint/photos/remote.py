@@ -143,8 +143,10 @@ def read_object(url: str, start: int | None = None, end: int | None = None) -> b
     try:
         fs, path = _filesystem(url)
         data = fs.cat_file(path, start=start, end=end)
-    except (OSError, MissingPackageError):
+    except (OSError, MissingPackageError, MemoryError):
         raise
+    except RemoteError as error:  # a URL of no store, perhaps one among many in a manifest
+        raise OSError(str(error)) from error
     except Exception as error:  # each store's client has its own kinds
         raise OSError(_reason(error)) from error
     return bytes(data)

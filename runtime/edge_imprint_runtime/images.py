@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +60,34 @@ class Readable(Protocol):
             OSError: They can't be read.
         """
 
+
+class _Quiet:
+    """Leaves out warnings while any thread decodes.
+
+    Pillow warns of odd files that it reads all the same; a photo is then usable. Python's own
+    `catch_warnings` is one for all threads: two that overlap would leave it on for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.Lock(), 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+            self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
 
 PhotoSource: TypeAlias = str | os.PathLike[str] | Readable | Image.Image
 
@@ -176,9 +205,7 @@ def _name(photo: PhotoSource) -> str:
 def _decode(file: IO[bytes], name: str, small: Preprocess | None) -> Opened:
     """Decode a photo as upright RGB; smaller than it is where ``small`` can do with that."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd files that it reads all the same; a photo is then usable.
-            warnings.simplefilter("ignore")
+        with _quiet:
             image = Image.open(file)
             pixels = image.width * image.height
             if pixels > MAX_IMAGE_PIXELS:

@@ -114,7 +114,7 @@ def test_a_build_by_hand(model: ModuleType) -> None:
 
 
 def test_the_bottleneck_moves_as_machines_are_added(model: ModuleType) -> None:
-    rates = model.Rates(**RATES)
+    rates = model.Rates(**RATES | {"hand_out_s": 1e-4})
     one = model.cost(rates, model.Fleet("", 1, 16, gpus=1), 10**8)
     many = model.cost(rates, model.Fleet("", 8, 64, gpus=8, storage_bytes_per_s=1e12), 10**9)
     huge = model.cost(rates, model.Fleet("", 4096, 64, storage_bytes_per_s=5e9), 10**9)

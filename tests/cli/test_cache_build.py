@@ -79,7 +79,7 @@ def test_what_is_held_is_not_embedded_again(shop: Shop, build: Build) -> None:
     head = shop.head.read_bytes()
     assert build()["embedded"] == 0
     assert shop.head.read_bytes() == head
-    assert build("--recipe", "mean")["embedded"] == 0  # another head of the same embeddings
+    assert build("--recipe", "qi2018")["embedded"] == 0  # another head of the same embeddings
     assert build("--decode", "exact")["embedded"] == 18
     files = shop.shards()
     assert build("--no-cache")["embedded"] == 18
@@ -182,7 +182,7 @@ def test_killed_and_started_again_it_makes_the_same_head(
     build()
     whole_s = time.monotonic() - start
     head = shop.head.read_bytes()
-    for share in (0.3, 0.5, 0.7, 0.85, 0.95):
+    for share in (0.4, 0.7, 0.9):
         shutil.rmtree(shop.cache)
         shop.head.unlink(missing_ok=True)
         process = subprocess.Popen(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -227,6 +229,28 @@ def test_a_path_bytes_and_a_readable_give_the_same_bits(
     if not quick:
         with Image.open(file) as image:
             assert np.array_equal(photo_pixels(image, CROP), want)
+
+
+def test_threads_that_decode_leave_the_warnings_of_others_be() -> None:
+    """Each photo here makes Pillow warn; what was asked of warnings holds again afterwards."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x09\0" + bytes(30)  # nine entries claimed, two there
+    data = jpeg(Image.fromarray(scene(90, 80, 1)), exif=exif)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Image.open(BytesIO(data)) as image:
+            image.getexif()
+        assert caught
+    before = list(warnings.filters)
+    want = decode_photo(data, CROP, name="x", quick=True)
+
+    def decode(_: int) -> bool:
+        return np.array_equal(decode_photo(data, CROP, name="x", quick=True), want)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(decode, range(400)))
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="still told"):
+        warnings.warn("still told", stacklevel=1)
 
 
 def test_an_image_given_is_left_as_it_is() -> None:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stands in for NVIDIA's driver, libcuda.so.1, as far as counting GPUs goes: what it answers
-   is in the environment, GPUS (how many) and CU_INIT (a CUresult). */
+/* Stands in for NVIDIA's driver, libcuda.so.1, as far as counting GPUs goes. What it answers is
+   in the environment: GPUS (how many), CU_INIT (a CUresult), CUDA (its version, as 13020). */
 
 #include <stdlib.h>
 
@@ -18,6 +18,12 @@ int cuInit(unsigned int flags)
 int cuDeviceGetCount(int *count)
 {
     *count = number("GPUS");
+    return 0;
+}
+
+int cuDriverGetVersion(int *version)
+{
+    *version = number("CUDA");
     return 0;
 }
 

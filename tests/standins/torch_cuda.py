@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-__all__ = ["FakeCuda"]
+from edge_imprint.embedding import torch_embedder
+from edge_imprint.embedding.torch_lanes import CudaLane
+from edge_imprint.embedding.torch_network import Network
+
+__all__ = ["FakeCuda", "cuda_on_the_cpu"]
 
 
 class FakeCuda:
@@ -77,6 +81,22 @@ class FakeCuda:
         before, self.current = self.current, stream.name
         yield
         self.current = before
+
+
+def cuda_on_the_cpu(patch: pytest.MonkeyPatch) -> FakeCuda:
+    """Let `TorchEmbedder` take the way to CUDA, and end on the CPU."""
+    world = FakeCuda(patch)
+
+    class Lane(CudaLane):
+        def __init__(self, device: str) -> None:
+            super().__init__("cpu")
+
+    def network(module: Any, preprocess: Any, device: str, **options: Any) -> Network:
+        return Network(module, preprocess, "cpu", **options)
+
+    patch.setattr(torch_embedder, "CudaLane", Lane)
+    patch.setattr(torch_embedder, "Network", network)
+    return world
 
 
 class _Stream:

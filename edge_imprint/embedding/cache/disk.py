@@ -43,7 +43,7 @@ class Disk:
 
     Attributes:
         folder: The folder; it may not exist yet.
-        damaged: Shards that were found damaged since `take_damaged`.
+        damaged: Shards that were found damaged and not yet told of.
         unreadable: Why files could not be read, empty where all could.
     """
 
@@ -154,10 +154,11 @@ class Disk:
             )
             kept = np.concatenate([k[rows] for k, rows in zip(keys, chosen, strict=True)])
             whole = write_shard(self.folder, self._key, kept, blocks)
-            os.utime(whole.path, (used, used))  # nobody has used it now
-            _sync(self.folder)  # before the parts go
         except (OSError, ValueError):
             return  # a part is gone, or the disk is full: what there is stays as it is
+        with contextlib.suppress(OSError):
+            os.utime(whole.path, (used, used))  # nobody has used it now
+            _sync(self.folder)  # before the parts go
         self._seen.add(whole.path.name)
         self._index.remove(*parts)
         self._index.add(whole, kept)

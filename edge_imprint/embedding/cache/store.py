@@ -99,10 +99,12 @@ class EmbeddingStore:
             shard, _ = self._index.find(digests)
             used = np.unique(shard[shard >= 0])
             bad = [number for number in used if not self._good(int(number))]
-            if not bad:
+            gone = np.isin(shard, bad)
+            lost |= gone
+            # Another build may have merged what is missing, or embedded it.
+            found = bool((gone | (shard < 0)).any()) and self._scan() > 0
+            if not bad and not found:
                 break
-            lost |= np.isin(shard, bad)
-            self._scan()  # where another build has merged it
         held: npt.NDArray[np.bool_] = shard >= 0
         self._tell_damage(int((lost & ~held).sum()))
         return held

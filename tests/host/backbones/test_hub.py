@@ -237,6 +237,26 @@ def test_torchvisions_weights_are_kept_in_our_cache(
     assert len(server.asked) == 1
 
 
+def test_a_pretrained_backbone_of_torchvision(
+    server: FileServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from torchvision import models
+
+    torch.save(models.squeezenet1_1().state_dict(), tmp_path / "by-hand.pth")
+    content = (tmp_path / "by-hand.pth").read_bytes()
+    file = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    server.files[f"/{file}"], server.cuts = content, [1_000_000]
+    best = models.SqueezeNet1_1_Weights.DEFAULT
+    there = type(best.value)(f"{server.url}/{file}", best.value.transforms, best.value.meta)
+    monkeypatch.setattr(best, "_value_", there)
+    pretrained = load_backbone("torchvision/squeezenet1_1").info
+    assert pretrained.weights == "pretrained"
+    by_hand = load_backbone("torchvision/squeezenet1_1", weights=tmp_path / "by-hand.pth").info
+    assert by_hand.digest == pretrained.digest
+    assert len(server.asked) == 2
+
+
 def test_what_torchs_hub_has_is_used_where_it_is_whole(
     server: FileServer, plain: str, folder: Path, content: bytes
 ) -> None:

@@ -75,8 +75,7 @@ import sys
 
 
 class Missing:
-    """Three packages are not installed."""
-
+    # three packages are not installed
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torchvision", "timm"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

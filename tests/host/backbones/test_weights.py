@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,34 +132,6 @@ def test_a_tensor_of_another_shape(tensors: dict[str, Any], tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize("classes", [1000, 7, 0])
-def test_weights_of_another_network_name_it(classes: int, tmp_path: Path) -> None:
-    import timm
-    import torch
-
-    file = tmp_path / "resnet.pt"
-    state = timm.create_model("test_resnet", num_classes=classes).state_dict()
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
-    with pytest.raises(WeightsError, match=r"don't fit timm/test_efficientnet: \d+ of") as got:
-        load_backbone(NAME, weights=file)
-    assert str(got.value).endswith(" tensors are missing, such as " + FIRST_MISSING)
-
-
-FIRST_MISSING = "blocks.0.0.bn1.bias; they fit timm/test_resnet"
-
-
-def test_torchvisions_network_under_timms_name_is_found_too(tmp_path: Path) -> None:
-    import torch
-    import torchvision
-
-    state = torchvision.models.mobilenet_v3_small().state_dict()
-    file = tmp_path / "net.pth"
-    torch.save(state, file)
-    # Its classifier is two layers, of which the backbone keeps one.
-    with pytest.raises(WeightsError, match=r"; they fit torchvision/mobilenet_v3_small$"):
-        load_backbone("timm/mobilenetv3_small_100", weights=file)
-
-
 def test_two_networks_in_one_file(tensors: dict[str, Any], tmp_path: Path) -> None:
     import torch
 
@@ -183,57 +154,6 @@ def test_safetensors_are_told_by_their_content(
     save_file(tensors, tmp_path / "checkpoint.bin")
     loaded = load_backbone(NAME, weights=tmp_path / "checkpoint.bin")
     assert loaded.info.digest == plain.info.digest
-
-
-def test_old_names_of_densenets_layers(tmp_path: Path) -> None:
-    """torchvision's own weights of them still have the names of 2017."""
-    import torch
-    import torchvision
-
-    torch.manual_seed(3)
-    whole = torchvision.models.densenet121().state_dict()
-    new = {
-        f"{kind}{number}": f"{kind}.{number}" for kind in ("norm", "conv") for number in (1, 2)
-    }
-    old = {
-        re.sub(r"(?<=\d\.)(norm|conv)([12])", lambda m: new[m[0]], key): value
-        for key, value in whole.items()
-    }
-    assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    digests = set()
-    for number, state in enumerate((whole, old)):
-        torch.save(state, tmp_path / f"{number}.pth")
-        for kind in ("timm", "torchvision"):
-            file = tmp_path / f"{number}.pth"
-            digests.add((kind, load_backbone(f"{kind}/densenet121", weights=file).info.digest))
-    assert len(digests) == 2
-
-
-def test_layers_that_ask_for_their_version(tmp_path: Path) -> None:
-    import torch
-    import torchvision
-
-    state = dict(torchvision.models.mnasnet0_5().state_dict())  # a dict has no versions
-    torch.save(state, tmp_path / "w.pth")
-    loaded = load_backbone("torchvision/mnasnet0_5", weights=tmp_path / "w.pth")
-    assert loaded.info.weights == "file:w.pth"
-
-
-def test_positions_of_another_image_size_go_through_timms_own_conversion(
-    tmp_path: Path,
-) -> None:
-    import timm
-    import torch
-
-    state = timm.create_model("test_vit", img_size=64, num_classes=4).state_dict()
-    torch.save(state, tmp_path / "w.pth")
-    loaded = load_backbone("timm/test_vit", weights=tmp_path / "w.pth")
-    assert loaded.module is not None
-    own = loaded.module.state_dict()
-    assert own["pos_embed"].shape != state["pos_embed"].shape
-    assert torch.equal(own["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
-    assert loaded.classifier is not None
-    assert len(loaded.classifier().labels) == 4
 
 
 # The classifier ----------------------------------------------------------------------------

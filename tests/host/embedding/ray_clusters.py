@@ -17,7 +17,7 @@ _SYSTEM = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 
 @contextmanager
 def ray_cluster(nodes: int) -> Iterator[Any]:
-    """Start a cluster of so many nodes of one CPU each; give it, with `address`, `kill_node`."""
+    """Start a cluster of so many nodes of one CPU each; give it."""
     from ray.cluster_utils import Cluster
 
     with warnings.catch_warnings():
@@ -38,5 +38,4 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 def kill_node(cluster: Any) -> None:
     """End a node that is not the head as a power cut does: by SIGKILL, whatever it was at."""
     node = next(iter(cluster.worker_nodes))
-    for name in ("raylet",):
-        os.kill(node.all_processes[name][0].process.pid, signal.SIGKILL)
+    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)

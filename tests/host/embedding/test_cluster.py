@@ -132,8 +132,9 @@ def test_classes_cluster_as_here(engine: RayEngine, monkeypatch: pytest.MonkeyPa
     index = rng.integers(0, 9, 600)
     index[:9] = np.arange(9)
     source, ks = ByClass(rows, index, rng.uniform(0, 2, 600)), [1, 2, 3, 4, 5, 6, 7, 8, 900]
+    told: list[tuple[int, int]] = []
     for generation in ("kmeans", "mean", "kmedoids"):
-        told: list[tuple[int, int]] = []
+        told.clear()
         made = engine.generate(
             source, generation, ks, 5, progress=lambda *step: told.append(step)
         )

@@ -70,14 +70,14 @@ def test_an_iterator_is_let_go_when_it_is_closed() -> None:
 
 
 def test_an_error_of_ours_stays_itself_and_another_is_the_clusters() -> None:
-    class Task(Exception):
+    class TaskError(Exception):
         def __init__(self, cause: Exception) -> None:
             super().__init__("\n a traceback")
             self.cause = cause
 
     ours = DeviceError("the device is gone")
-    assert cause_of(Task(ours), "embedding") is ours
-    other = cause_of(Task(ValueError("no such\nthing")), "embedding")
+    assert cause_of(TaskError(ours), "embedding") is ours
+    other = cause_of(TaskError(ValueError("no such\nthing")), "embedding")
     assert isinstance(other, ClusterError)
     assert str(other) == (
         "embedding failed on a machine of the cluster: no such; "

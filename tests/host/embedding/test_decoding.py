@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from edge_imprint.embedding.decoding import check_decode, decode_chunk, read_photo
-from edge_imprint.photos import Member
+from edge_imprint.photos import Location, Member, Remote
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import (
     ImageTooLargeError,
@@ -65,6 +65,19 @@ def test_a_member_of_a_shard(photos: list[Path], tmp_path: Path) -> None:
     assert chunk.good == (1,)
     np.testing.assert_array_equal(pixels[0], photo_pixels(photos[0], P))
     assert chunk.problems[0][1].startswith(f"cannot read the image {shard}:b.jpg: ")
+
+
+def test_photos_in_an_object_store(photos: list[Path]) -> None:
+    stored: list[Location] = [Remote(photo.as_uri()) for photo in photos]
+    stored.insert(1, Remote(photos[0].with_name("gone.jpg").as_uri()))
+    stored.insert(2, photos[3])
+    pixels = np.zeros((6, 16, 16, 3), np.uint8)
+    chunk = decode_chunk(stored, P, pixels, quick=False)
+    assert chunk.good == (0, 2, 3, 4, 5)
+    for row, i in enumerate((0, 3, 1, 2, 3)):
+        np.testing.assert_array_equal(pixels[row], photo_pixels(photos[i], P))
+        assert chunk.digests[row] == hashlib.sha256(photos[i].read_bytes()).digest()
+    assert chunk.problems[0][1].startswith(f"cannot read the image {stored[1]}: ")
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

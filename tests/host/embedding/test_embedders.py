@@ -5,15 +5,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from edge_imprint import Backbone, load_backbone
-from edge_imprint.embedding.embedders import ort_embedder, pick_embedder, torch_embedder
-from edge_imprint_runtime import Preprocess
+from edge_imprint.embedding.embedders import (
+    LANE_BATCH,
+    OrtEmbedder,
+    embedder_graph,
+    ort_embedder,
+    pick_embedder,
+    torch_embedder,
+)
+from edge_imprint.embedding.gpus import find_gpus
 from edge_imprint_runtime.errors import ParameterError, ProviderError
 
 
@@ -56,13 +66,42 @@ def test_a_photo_alone_and_among_others(timm_net: Backbone) -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())
 
 
-def test_torch_embedder_leaves_the_module_as_it_was(timm_net: Backbone) -> None:
-    assert timm_net.module is not None
-    before = {key: value.clone() for key, value in timm_net.module.state_dict().items()}
-    torch_embedder(timm_net, "cpu")(pixels(2, timm_net.info.preprocess.height))
-    after = timm_net.module.state_dict()
-    assert all((after[key] == value).all() for key, value in before.items())
-    assert not timm_net.module.training
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_runs_of_one_size_make_an_embedding_depend_on_its_photo_alone(
+    timm_net: Backbone, batch: int
+) -> None:
+    graph = embedder_graph(timm_net)
+    images = pixels(9, timm_net.info.preprocess.height)
+    embed = OrtEmbedder(graph, threads=1, batch=batch)
+    together = embed(images)
+    assert together.shape[0] == 9
+    for i in range(9):
+        np.testing.assert_array_equal(embed(images[i : i + 1])[0], together[i])
+    np.testing.assert_array_equal(embed(images[::-1])[::-1], together)
+    np.testing.assert_array_equal(embed(images[4:6]), together[4:6])
+
+
+def test_several_threads_share_one(network: Backbone) -> None:
+    images = pixels(12, 16)
+    embed = OrtEmbedder(embedder_graph(network), threads=1, batch=LANE_BATCH)
+    want = embed(images)
+    with ThreadPoolExecutor(4) as threads:
+        for got in threads.map(embed, [images] * 40):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_a_graph_of_a_fixed_batch(flat_backbone: Callable[..., bytes]) -> None:
+    model = onnx.load_from_string(flat_backbone())
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 2
+    model.graph.input[0].name = model.graph.node[0].input[0] = "images"
+    model.graph.output[0].name = model.graph.node[0].output[0] = "embedding"
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    embed = OrtEmbedder(model.SerializeToString(), batch=4)
+    assert embed.batch == 2
+    rows = np.arange(5 * 12, dtype=np.uint8).reshape(5, 3, 1, 4)
+    np.testing.assert_array_equal(embed(rows), rows.reshape(5, 12))
 
 
 def test_ort_embedder_against_the_bare_graph(network: Backbone, tiny_backbone: bytes) -> None:
@@ -106,32 +145,10 @@ def test_an_unknown_device(network: Backbone, device: Any) -> None:
 
 
 def test_cuda_where_there_is_none(network: Backbone) -> None:
-    import onnxruntime
-    import torch
-
-    if torch.cuda.is_available() or "CUDAExecutionProvider" in (
-        onnxruntime.get_available_providers()
-    ):
+    if find_gpus().count:
         pytest.skip("this machine has CUDA")
-    with pytest.raises(ProviderError) as caught:
+    with pytest.raises(ProviderError, match="there is no CUDA device on this machine"):
         pick_embedder(network, "cuda")
-    assert str(caught.value).startswith(
-        "this ONNX Runtime has no CUDAExecutionProvider (it has "
-    )
-    timm_net = load_backbone(
-        "timm/test_efficientnet", random_weights=True, preprocess=Preprocess(64, 64)
-    )
-    with pytest.raises(ProviderError) as caught:
-        pick_embedder(timm_net, "cuda")
-    assert str(caught.value) == (
-        "torch finds no CUDA device on this machine; use --device cpu"
-    )
-
-
-def test_torch_embedder_without_a_module(network: Backbone) -> None:
-    with pytest.raises(ParameterError) as caught:
-        torch_embedder(network, "cpu")
-    assert str(caught.value) == f"the backbone {network.info.name} has no torch module"
 
 
 @pytest.mark.parametrize(

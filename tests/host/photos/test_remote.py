@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +29,7 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 from edge_imprint_runtime.images import photo_pixels
+from tests.host.photos.s3_server import free_port, serve_s3, variables
 from tests.host.photos.shard_maker import write_shard
 
 PREPROCESS = Preprocess(8, 8)
@@ -73,45 +72,22 @@ def listed(photos: Photos) -> list[tuple[str, str]]:
 # What every store does -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket on a real S3 server, and this process set up to reach it."""
     pytest.importorskip("s3fs", reason="needs s3fs, the client for s3://")
     pytest.importorskip("moto", reason="needs moto[server], an S3 server for tests")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("s3") / "log"
-    with open(log, "wb") as out, pytest.MonkeyPatch.context() as patch:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=out,
-            stderr=out,
-        )
+    with serve_s3(log) as port, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables(port).items():
+            patch.setenv(name, value)
         try:
-            _wait(port, server, log)
-            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
             store = fsspec.filesystem("s3")
             store.mkdir("fruit")
             copy(fill(tmp_path_factory.mktemp("to_s3")), store, "fruit")
             yield "s3://fruit"
         finally:
             fsspec.get_filesystem_class("s3").clear_instance_cache()
-            server.send_signal(signal.SIGTERM)
-            server.wait(20)
-
-
-def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -275,9 +251,7 @@ def test_a_store_without_this_machine_s_credentials(
 
 
 def test_a_store_that_cannot_be_reached(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     store = fsspec.get_filesystem_class("s3")
     store.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -305,6 +279,26 @@ def test_a_url_of_no_store(url: str, said: str) -> None:
     with pytest.raises(RemoteError) as caught:
         find_photos(url)
     assert str(caught.value).startswith(said)
+
+
+def test_a_url_of_no_store_among_others_is_a_broken_photo(tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    file = tmp_path / "list.csv"
+    file.write_text("path,label\n1.png,a\nnothing://at/all.png,b\n")
+    with pytest.raises(UnreadableImageError) as caught:
+        photo_pixels(find_photos(file).paths[1], PREPROCESS)
+    assert str(caught.value).startswith(
+        "cannot read the image nothing://at/all.png: no kind of store has URLs like"
+    )
+
+
+def test_a_hub_that_cannot_be_reached() -> None:
+    """The tests run with the hub's client told to stay offline."""
+    pytest.importorskip("huggingface_hub", reason="needs the client for hf://")
+    with pytest.raises(RemoteError) as caught:
+        find_photos("hf://datasets/nobody/nothing")
+    assert str(caught.value).startswith("cannot read hf://datasets/nobody/nothing: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

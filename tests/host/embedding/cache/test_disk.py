@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_imprint.embedding.cache import EmbeddingStore, Space
+from edge_imprint.embedding.cache import EmbeddingStore, Space, disk
+from edge_imprint.embedding.cache.shards import Shard
 
 Rows = npt.NDArray[np.float32]
 Keys = npt.NDArray[np.uint8]
@@ -77,6 +78,82 @@ def test_a_reader_finds_what_was_merged_under_it(
         assert two.holds(keys).all()  # it looks again as soon as it misses a file
         assert three.holds(keys[:15]).all()
         assert one.notes == two.notes == three.notes == []
+
+
+def test_a_store_sees_what_another_one_embeds(
+    space: Space, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    keys, rows = embeddings(20)
+    with EmbeddingStore(space, folder=tmp_path) as one:
+        assert not one.holds(keys).any()
+        with EmbeddingStore(space, folder=tmp_path) as two:
+            put(two, keys, rows)
+        assert one.holds(keys).all()
+        np.testing.assert_array_equal(one.read(keys), rows)
+
+
+def test_a_merge_that_finds_its_parts_gone(
+    space: Space, embeddings: Embeddings, tmp_path: Path
+) -> None:
+    keys, rows = embeddings(40)
+    one = EmbeddingStore(space, folder=tmp_path)
+    put(one, keys[:14], rows[:14])
+    with EmbeddingStore(space, folder=tmp_path) as two:
+        put(two, keys[14:20], rows[14:20])  # it merges what both hold
+    assert len(shards(tmp_path)) < 14
+    put(one, keys[20:], rows[20:])
+    assert one.holds(keys).all()
+    np.testing.assert_array_equal(one.read(keys), rows)
+    assert one.notes == []
+    one.close()
+
+
+def test_what_is_merged_while_it_is_listed_is_found(
+    space: Space, embeddings: Embeddings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, rows = embeddings(16)
+    other = EmbeddingStore(space, folder=tmp_path)
+    put(other, keys[:15], rows[:15])
+    real, calls = disk.open_shard, 0
+
+    def slow(path: Path, space_key: bytes) -> tuple[Shard, Keys]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # three are open, and twelve are listed
+            put(other, keys[15:], rows[15:])
+            assert len(shards(tmp_path)) == 1
+        return real(path, space_key)
+
+    monkeypatch.setattr(disk, "open_shard", slow)
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        assert store.embedding_size == 6
+        assert calls == 15 + 1
+        np.testing.assert_array_equal(store.read(keys), rows)
+
+
+@pytest.mark.parametrize("call", ["utime", "fsync"])
+def test_a_file_system_that_lacks_a_call(
+    space: Space,
+    embeddings: Embeddings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    real = getattr(os, call)
+
+    def lacking(target: Path | int, *more: object) -> None:
+        is_folder = isinstance(target, int) and os.path.isdir(f"/proc/self/fd/{target}")
+        if call == "utime" or is_folder:
+            raise OSError(22, "Invalid argument")
+        real(target, *more)
+
+    monkeypatch.setattr(os, call, lacking)
+    keys, rows = embeddings(40)
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        put(store, keys, rows)
+        assert len(shards(tmp_path)) < 16  # parts were merged, and are gone
+        np.testing.assert_array_equal(store.read(keys), rows)
+        assert store.notes == []
 
 
 def test_a_damaged_part_is_left_out_of_the_whole(
