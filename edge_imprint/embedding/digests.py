@@ -95,8 +95,6 @@ def read_digests(
     memory = Memory(seen.root) if remember else None
     if memory is not None:
         values, known = memory.find(seen.keys)
-        known &= seen.readable
-        values[~known] = 0
     left = np.flatnonzero(~known & seen.readable) if read else np.empty(0, np.int64)
     if not len(left):
         return Digests(values, known)

@@ -146,7 +146,6 @@ class Disk:
             return
         parts = {n: shard for n, shard in small.items() if self._verified(n, shard)}
         try:
-            used = max(shard.path.stat().st_mtime for shard in parts.values())
             keys = [shard.keys() for shard in parts.values()]
             chosen = _first_ones(keys)
             blocks = (
@@ -157,7 +156,6 @@ class Disk:
         except (OSError, ValueError):
             return  # a part is gone, or the disk is full: what there is stays as it is
         with contextlib.suppress(OSError):
-            os.utime(whole.path, (used, used))  # nobody has used it now
             _sync(self.folder)  # before the parts go
         self._seen.add(whole.path.name)
         self._index.remove(*parts)

@@ -39,15 +39,26 @@ def test_small_shards_become_one(space: Space, embeddings: Embeddings, tmp_path:
     with EmbeddingStore(space, folder=tmp_path) as store:
         put(store, keys[:15], rows[:15])
         assert len(shards(tmp_path)) == 15
-        for path in shards(tmp_path):
-            os.utime(path, (1e9, 1e9))
         put(store, keys[15:], rows[15:])
-        (path,) = shards(tmp_path)
+        assert len(shards(tmp_path)) == 1
         np.testing.assert_array_equal(store.read(keys), rows)
-        assert abs(path.stat().st_mtime - time.time()) < 60  # one of them was new
     with EmbeddingStore(space, folder=tmp_path) as later:
         np.testing.assert_array_equal(later.read(keys), rows)
         assert later.notes == []
+
+
+def test_what_is_used_says_so(space: Space, embeddings: Embeddings, tmp_path: Path) -> None:
+    keys, rows = embeddings(2)
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        put(store, keys, rows)
+    files = [*shards(tmp_path), tmp_path / space.key / "space.json"]
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    with EmbeddingStore(space, folder=tmp_path) as store:
+        assert store.holds(keys[:1]).all()
+    used = [file.stat().st_mtime > 1.1e9 for file in files]
+    assert used[2]
+    assert sorted(used[:2]) == [False, True]  # the one that holds the photo asked for
 
 
 def test_the_same_photo_is_kept_once(
