@@ -53,7 +53,8 @@ class Build:
         calibration: What calibration found, where it was asked for.
         held_out: Photos that were left out, to judge what comes of the head.
         skipped: The broken photos, each as one sentence.
-        embedded: Photos that were embedded now; those of the others the cache held.
+        embedded: Photos that were embedded now; of copies one is.
+        cached: Photos whose embeddings the cache held.
         neighbours: Copies, near-duplicates and suspects among the photos; all were used.
         paths: The photos that were used, by the positions that ``neighbours`` has.
         notes: What a user should know: small classes, files ignored.
@@ -71,6 +72,7 @@ class Build:
     held_out: int
     skipped: tuple[str, ...]
     embedded: int
+    cached: int
     neighbours: Neighbours
     paths: Sequence[Location]
     notes: tuple[str, ...]
@@ -237,6 +239,7 @@ def build(
         held_out=0 if left_out is None else int(left_out.sum()),
         skipped=embedded.skipped,
         embedded=embedded.embedded,
+        cached=embedded.cached,
         neighbours=neighbours,
         paths=_Kept(photos.paths, embedded.kept),
         notes=(

@@ -145,10 +145,9 @@ def build(
         )
         for line in _evidence(result):
             say(line)
-        here = len(result.paths) - result.embedded
         say(
             f"embedded {result.embedded} photos on {result.device} in {result.embed_s:.1f} s"
-            + (f" ({here} were in the cache)" if here else "")
+            + (f" ({result.cached} were in the cache)" if result.cached else "")
             + f", imprinted in {result.imprint_s:.2f} s"
         )
         say(f"next: {command_name()} export {shlex.quote(out)} --out MODEL.onnx")
@@ -266,6 +265,7 @@ def _summary(result: Build) -> dict[str, object]:
         "suspect_count": result.neighbours.suspect_count,
         "notes": list(result.notes),
         "embedded": result.embedded,
+        "cached": result.cached,
         "device": result.device,
         "embed_s": result.embed_s,
         "imprint_s": result.imprint_s,

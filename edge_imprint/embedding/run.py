@@ -71,8 +71,11 @@ class How:
             ParameterError: A value is none of those above, or two contradict each other.
         """
         from edge_imprint.embedding.embedders import check_device
+        from edge_imprint.embedding.gpus import check_cuda
 
         check_device(self.device)
+        if self.engine == "local":  # a cluster's GPUs may be elsewhere
+            check_cuda(self.device)
         _check_in("engine", self.engine, ENGINES)
         _check_in("decode", self.decode, DECODINGS)
         if self.autocast is not None:
@@ -100,7 +103,8 @@ class Embeddings:
         class_index: (n,) int64 positions in the photos' labels.
         kept: (n,) int64 positions in the photos' paths.
         skipped: The broken photos, each as one sentence.
-        embedded: How many were embedded now; the others were in the cache.
+        embedded: How many were embedded now; of copies one is.
+        cached: How many the cache knew before.
         device: Where: ``cpu`` or ``cuda``.
         notes: What a user should know, each a sentence.
     """
@@ -111,6 +115,7 @@ class Embeddings:
     kept: npt.NDArray[np.int64]
     skipped: tuple[str, ...]
     embedded: int
+    cached: int
     device: str
     notes: tuple[str, ...] = ()
 
@@ -228,6 +233,7 @@ class _Run:
     known: npt.NDArray[np.bool_] = field(init=False)
     broken: dict[int, str] = field(default_factory=dict)
     embedded: int = 0
+    cached: int = 0
 
     def __post_init__(self) -> None:
         check_max_broken(self.max_broken)
@@ -242,6 +248,7 @@ class _Run:
                 read=not anew or self.store.embedding_size is not None,
             )
         self.values, self.known = digests.values.copy(), digests.known.copy()
+        self.cached = int(self.store.holds(self.values[self.known]).sum())
 
     def missing(self) -> list[int]:
         """List photos to embed: one for each content that the store lacks."""
@@ -307,6 +314,7 @@ class _Run:
             kept,
             skipped,
             self.embedded,
+            self.cached,
             engine.device,
             (*engine.notes, *self.store.notes),
         )
