@@ -268,7 +268,9 @@ def _with_proxies(recipe: Recipe, proxies: int | str) -> Recipe:
 def _notes(photos: Photos, counts: npt.NDArray[np.int64], recipe: Recipe) -> Iterator[str]:
     yield from photos.notes
     if photos.ignored_files:
-        yield f"{photos.ignored_files} files are no images and were ignored"
+        count = photos.ignored_files
+        files = "1 file is no image" if count == 1 else f"{count} files are no images"
+        yield f"{files} of a kind that is read, and {'was' if count == 1 else 'were'} ignored"
     proxies = recipe.proxies
     if not isinstance(proxies, int) or not recipe.makes_k:
         return

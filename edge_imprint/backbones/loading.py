@@ -64,6 +64,8 @@ def load_backbone(
         raise ParameterError("give --weights FILE or --random-weights, not both")
     named = _named(name, layer)
     file = None if weights is None else Path(weights)
+    if file is not None and not os.path.exists(file) and named.kind not in ("demo", "onnx"):
+        raise WeightsError(f"there is no weights file {file}")  # before torch takes seconds
     if named.kind in ("timm", "torchvision"):
         from edge_imprint.backbones.torch_backbones import zoo_backbone
 
@@ -131,6 +133,11 @@ def graph_for(
         )
     own = parse_name(info.name)
     there = own if backbone is None else parse_name(backbone)
+    if backbone is None and own.kind == "onnx" and not os.path.exists(own.rest):
+        raise WeightsError(
+            f"the backbone's file {own.rest} is neither here nor cached; "
+            "say where it is with --backbone onnx:FILE"
+        )
     sized = own.kind in ("timm", "torchvision", "python")
     loaded = load_backbone(
         there.base,

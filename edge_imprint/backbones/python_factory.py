@@ -6,13 +6,16 @@ Imported where one is asked for: torch takes seconds.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import hashlib
 import importlib
+import importlib.util
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -45,10 +48,17 @@ IMAGENET = Preprocess(
 """What most networks for photos were trained with; assumed where a factory does not say."""
 
 # Their sources change with their version, and heads would not fit any more.
-_NOT_OURS = ("torch", "torchvision", "timm")
+_NOT_OURS = (
+    *("torch", "torchvision", "timm"),
+    *("edge_imprint", "edge_imprint_export", "edge_imprint_runtime"),
+)
+# Where Python's own modules and installed packages lie.
+_INSTALLED = {
+    sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")
+}
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
-# Modules of users' networks, with their text as it was when it was first seen.
-_texts: dict[str, bytes] = {}
+# Modules of users' networks, with their file and its text as it was when it was first seen.
+_texts: dict[str, tuple[str, bytes]] = {}
 
 
 def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
@@ -76,7 +86,8 @@ def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
     with _current_folder():
         module = _import(module_name, name.base)
         made = _call(_factory(module, factory_name, name.base), name.base)
-    network, preprocess = _read(made, name.base)
+        network, preprocess = _read(made, name.base)
+        identity = f"{name.base}\n{_identity(module, network)}"
     source = "own"
     if weights is not None:
         load_into(network, weights, name=name.base)
@@ -87,7 +98,6 @@ def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
         "give another with --preprocess)"
     )
     network = network.eval().requires_grad_(False).float().cpu()
-    identity = f"{name.base}\n{_identity(module, network)}"
     notes = (note,) if assume and preprocess is None else ()
     return Network(network, source, preprocess or IMAGENET, identity, notes)
 
@@ -107,14 +117,14 @@ def _current_folder() -> Iterator[None]:
 
 
 def _import(module_name: str, base: str) -> ModuleType:
-    """Import a module; anew where it, or one of its network's, has changed meanwhile.
+    """Import a module; anew where it, or one that it builds on, has changed meanwhile.
 
     Their text is part of the digest, so that text and modules must be of one time.
     """
-    changed = [key for key, text in _texts.items() if _text(sys.modules.get(key)) != text]
-    for key in (*changed, *((module_name,) if changed else ())):
-        sys.modules.pop(key, None)
-        _texts.pop(key, None)
+    if any(_text(file) != text for file, text in _texts.values()):
+        for key in (*_texts, module_name):  # those that did not change hold parts of the old
+            sys.modules.pop(key, None)
+        _texts.clear()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -129,7 +139,7 @@ def _import(module_name: str, base: str) -> ModuleType:
         ) from error
     except (Exception, SystemExit) as error:  # a module may do as it likes
         raise _failed(f"the module {module_name!r} of the backbone {base}", error) from error
-    _texts.setdefault(module_name, _text(module))
+    _learn(module_name, getattr(module, "__file__", None))
     return module
 
 
@@ -189,16 +199,93 @@ def _identity(module: ModuleType, network: torch.nn.Module) -> str:
     """
     homes = {type(part).__module__ for part in network.modules()}
     ours = {home for home in homes if home.partition(".")[0] not in _NOT_OURS}
-    state = hashlib.sha256(_texts[module.__name__])
-    for home in sorted(ours - {module.__name__}):
-        text = _texts.setdefault(home, _text(sys.modules.get(home)))
-        state.update(text)
+    state = hashlib.sha256(_texts[module.__name__][1])
+    ours -= {module.__name__}
+    for home in sorted(ours):
+        file = getattr(sys.modules.get(home), "__file__", None)
+        state.update(_learn(home, file))
+    for helper, file in sorted(_helpers(module.__name__, ours).items()):
+        state.update(_learn(helper, file))
     state.update(_ADDRESS.sub("", str(network)).encode())
     return state.hexdigest()
 
 
-def _text(module: ModuleType | None) -> bytes:
-    file = getattr(module, "__file__", None)
+def _helpers(module_name: str, homes: set[str]) -> dict[str, str]:
+    """Find the modules that others import, by their text: what a user wrote, not installed.
+
+    By the text and not by what is in memory, so that a module is found that is imported late,
+    and none that only another caller has imported.
+
+    Args:
+        module_name: The factory's module.
+        homes: The modules of the network's parts; both are learnt already.
+
+    Returns:
+        The file of each further one.
+    """
+    own = module_name.partition(".")[0]
+    found: dict[str, str] = {}
+    waiting = [module_name, *(home for home in homes if _own_file(home, own) is not None)]
+    while waiting:
+        home = waiting.pop()
+        file, text = _texts.get(home) or (found[home], _text(found[home]))
+        for name in _imported(home, file, text):
+            if name == module_name or name in homes or name in found:
+                continue
+            helper = _own_file(name, own)
+            if helper is not None:
+                found[name] = helper
+                waiting.append(name)
+    return found
+
+
+def _imported(home: str, file: str, text: bytes) -> Iterator[str]:
+    """Yield what a module's text imports, each with the packages that it lies in."""
+    try:
+        tree = ast.parse(text)
+    except (ValueError, SyntaxError, RecursionError):  # an extension module
+        return
+    package = home if Path(file).stem == "__init__" else home.rpartition(".")[0]
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - max(node.level - 1, 0)]
+            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _own_file(name: str, own: str) -> str | None:
+    """Return a module's file where it is not installed, or lies in the package ``own``."""
+    top = name.partition(".")[0]
+    try:
+        spec = None if top in _NOT_OURS else importlib.util.find_spec(top)
+        if spec is not None and (top == own or not _is_installed(spec.origin)):
+            spec = importlib.util.find_spec(name)  # imports the packages that it lies in
+            if spec is not None and spec.has_location and spec.origin:
+                return None if top != own and _is_installed(spec.origin) else spec.origin
+    except Exception:  # no package, or one that fails: who needs it says so
+        pass
+    return None
+
+
+def _is_installed(file: str | None) -> bool:
+    """Whether it is of Python or of a package; None stands for a folder without a file."""
+    return file is not None and (
+        not os.path.isabs(file) or any(file.startswith(f"{one}{os.sep}") for one in _INSTALLED)
+    )
+
+
+def _learn(name: str, file: str | None) -> bytes:
+    """Return a module's text as it was when it was first seen."""
+    return _texts.setdefault(name, (file or "", _text(file)))[1]
+
+
+def _text(file: str | None) -> bytes:
     try:
         return Path(file).read_bytes() if file else b""
     except OSError:

@@ -45,6 +45,7 @@ _OLD_NAMES = (
 _MOST_CLASSES = 22_000
 _MOST_TRIED = 24
 _MOST_NAMED = 3
+_LEAST_BLOCK = 4  # tensors: two layers
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
@@ -67,6 +68,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         content = _read(file)
     except Exception as error:  # torch, pickle and safetensors each raise their own
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if "weights_only" in str(error):  # torch advises to run what the file brings
+            brings = "unsupported global" in str(error).lower()
+            reason = "it brings code" if brings else "it is damaged, or no checkpoint"
         raise WeightsError(
             f"cannot read the weights {file}: {reason}; give a safetensors file or a "
             "checkpoint that holds tensors only"
@@ -97,8 +101,9 @@ def load_into(module: torch.nn.Module, file: Path, *, name: str) -> None:
         name: The backbone's name, for messages.
 
     Raises:
-        WeightsError: The file can't be read, lacks a tensor, or holds one of another shape;
-            the message names backbones that the weights do fit, where shapes tell.
+        WeightsError: The file can't be read, lacks a tensor, holds one of another shape, or is
+            a deeper network's; the message names backbones that the weights do fit, where
+            shapes tell.
     """
     state = module.state_dict()  # with the versions of its layers, which some ask for
     tensors = _fitted(file, module)
@@ -111,6 +116,18 @@ def load_into(module: torch.nn.Module, file: Path, *, name: str) -> None:
             else "name the backbone that they belong to"
         )
         raise WeightsError(f"the weights {file} don't fit {name}: {reason}; {advice}")
+    further = "" if name.startswith("python:") else _further(tensors, state)
+    if further:  # a deeper network holds all of a shallower one's names and shapes
+        fitting = _fitting(read_weights(file))
+        raise WeightsError(
+            f"the weights {file} are of a deeper network than {name}: they have {further}, "
+            "too; "
+            + (
+                f"they fit {', '.join(fitting)}"
+                if fitting
+                else "name the backbone they are of"
+            )
+        )
     for key in state:
         state[key] = tensors.get(key, state[key])
     module.load_state_dict(state)
@@ -184,6 +201,32 @@ def _misfit(tensors: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> st
                 f"{tuple(state[key].shape)}"
             )
     return ""
+
+
+def _further(tensors: Iterable[str], state: Iterable[str]) -> str:
+    """Name a block in a file that the network lacks, though it has others of the same form.
+
+    A classifier's layers are no such blocks: they hold a weight and a bias.
+    """
+    there, own = _blocks(tensors), _blocks(state)
+    forms = {(home, frozenset(parts)) for (home, _), parts in own.items()}
+    for (home, number), parts in sorted(there.items()):
+        small = len(parts) < _LEAST_BLOCK
+        if (home, number) not in own and not small and (home, frozenset(parts)) in forms:
+            return f"{home}.{number}"
+    return ""
+
+
+def _blocks(names: Iterable[str]) -> dict[tuple[str, str], set[str]]:
+    """Return what stands below each numbered part of the names: (home, number) -> rests."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name in names:
+        parts = name.split(".")
+        for place, part in enumerate(parts[:-1]):
+            if part.isdecimal() and place and not name.endswith(_COUNTER):
+                key = ".".join(parts[:place]), part
+                found.setdefault(key, set()).add(".".join(parts[place + 1 :]))
+    return found
 
 
 def _undressed(

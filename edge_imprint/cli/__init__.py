@@ -112,7 +112,9 @@ def _run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "edge-imprint"
         text = error.format_message().rstrip(".")
-        return _fail(f"{text}; see '{command} --help'", error.exit_code)
+        if isinstance(error, click.UsageError):
+            text = f"{text}; see '{command} --help'"
+        return _fail(text, error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _interrupted()
     except BrokenPipeError:

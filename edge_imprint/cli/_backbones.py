@@ -98,4 +98,5 @@ def _nothing(found: Listing, pattern: str, max_params: float | None) -> str:
             f"parameters; {found.matches:,} larger ones do"
         )
     near = ", ".join(near_names(pattern))
-    return f"no backbone matches {pattern!r}" + (f"; nearest: {near}" if near else "")
+    advice = f"nearest: {near}" if near else "'edge-imprint backbones' lists all"
+    return f"no backbone matches {pattern!r}; {advice}"

@@ -180,10 +180,10 @@ def _doubts(result: Build) -> Iterator[str]:
             f"{one.similarity:.3f})"
         )
     counts = [
-        f"{count} {what}"
-        for count, what in (
-            (found.duplicate_count, "pairs of copies or near-duplicates"),
-            (found.suspect_count, "suspects of a wrong label"),
+        f"{count} {one if count == 1 else more} {what}"
+        for count, one, more, what in (
+            (found.duplicate_count, "pair", "pairs", "of copies or near-duplicates"),
+            (found.suspect_count, "suspect", "suspects", "of a wrong label"),
         )
         if count
     ]

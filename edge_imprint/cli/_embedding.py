@@ -29,7 +29,9 @@ _OPTIONS = (
         "--preprocess", help="Instead of the backbone's own: a line as 'inspect' prints it."
     ),
     click.option("--layer", help="An earlier layer of the backbone to embed with, pooled."),
-    click.option("--split", help="The rows of a manifest to use, by its column split."),
+    click.option(
+        "--split", help="Of a manifest the rows with this split; of a folder this subfolder."
+    ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
     click.option(
         "--autocast", metavar="bf16|fp16", help="Embed faster on CUDA, a little less exactly."
@@ -40,9 +42,7 @@ _OPTIONS = (
         show_default=True,
         help="local, or ray: on a cluster, or on all GPUs of this machine.",
     ),
-    click.option(
-        "--ray-address", metavar="ADDRESS", help="Of the Ray cluster."
-    ),
+    click.option("--ray-address", metavar="ADDRESS", help="Of the Ray cluster."),
     click.option("--workers", type=int, help="Processes that decode photos."),
     click.option(
         "--decode",

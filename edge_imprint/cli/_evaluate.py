@@ -64,7 +64,7 @@ class _Data:
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--backbone", help="For photos: demo, timm/NAME or onnx:FILE.")
+@click.option("--backbone", help="For photos: as for build, such as demo or timm/NAME.")
 @click.option("--html", type=click.Path(), help="A page to write, with charts and pictures.")
 @click.option("--folds", default=5, show_default=True, help="Parts of the cross-validation.")
 @click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")

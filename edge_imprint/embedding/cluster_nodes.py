@@ -106,8 +106,11 @@ class Nodes:
                 warnings.simplefilter("ignore")  # of what Ray will change one day
                 self.ray.init(address=address, **options)
         except (Exception, SystemExit) as error:  # Ray leaves by SystemExit, too
-            what = "Ray does not start" if address == "local" else f"no cluster at {address}"
-            raise ClusterError(f"{what}: {first_line(error)}; {_advice(address)}") from error
+            if address == "local":
+                what = f"Ray does not start: {first_line(error)}"
+            else:  # what Ray says next is how to call Ray
+                what = f"no cluster at {address}: {first_line(error).partition('. ')[0]}"
+            raise ClusterError(f"{what}; {_advice(address)}") from error
 
         # Of a machine that is lost Ray prints its last log lines on stdout, whatever it is
         # told. Private, so looked for: where it has another name, they are printed.

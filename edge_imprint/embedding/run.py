@@ -258,9 +258,12 @@ class _Run:
         if self.broken:
             todo[list(self.broken)] = False
             lacking = lacking[~np.isin(lacking, list(self.broken))]
-        # Of photos with the same content the first; where it is broken, the next tells so.
-        _, first = np.unique(self.values[lacking], axis=0, return_index=True)
-        todo[lacking[first]] = True
+        # Of photos with the same content the first. Once some were broken, copies of those are
+        # left, each to be told of: all in one pass, not in one pass each.
+        if not self.broken:
+            _, first = np.unique(self.values[lacking], axis=0, return_index=True)
+            lacking = lacking[first]
+        todo[lacking] = True
         return [int(i) for i in np.flatnonzero(todo)]
 
     def embed(self, engine: Engine, missing: list[int]) -> None:

@@ -117,7 +117,8 @@ def _local(name: str, split: str | None) -> Photos:
         _no_split(split, name)
         return _from_shards(_matching(name), name)
     raise NoImagesError(
-        f"there is no folder or CSV file {root}; name a folder with one subfolder a class"
+        f"there is no folder or file {root}; name a folder with one subfolder a class, "
+        "a CSV or Parquet file, or tar shards"
     )
 
 

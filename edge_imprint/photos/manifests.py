@@ -73,8 +73,8 @@ def read_open_manifest(
     order, used_twice = listed.in_order()
     if used_twice:
         notes.append(
-            f"{name} names {used_twice} photos more than once with one label; "
-            "each is used once"
+            f"{name} names {used_twice} photo{'s' * (used_twice > 1)} more than once with "
+            "one label; each is used once"
         )
     labels = tuple(sorted(listed.labels))
     check_labels(labels)

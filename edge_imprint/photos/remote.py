@@ -20,11 +20,10 @@ _S3_CLIENT = {"connect_timeout": 5, "retries": {"mode": "standard", "max_attempt
 
 _READ_AHEAD_BYTES = 2**22
 
-# Where stores say which version an object is of, the surest first.
-_STAMPS = (
-    *("ETag", "etag", "generation", "blob_id", "mtime"),
-    *("LastModified", "last_modified", "updated", "created"),
-)
+# Where stores say which version an object is of: the first of these is sure by itself, ...
+_VERSIONS = ("ETag", "etag", "generation", "blob_id")
+# ... else all that is told must be the same: a copied file keeps its mtime.
+_TRACES = (*("mtime", "LastModified", "last_modified", "updated", "created", "ino"),)
 
 
 class Found(NamedTuple):
@@ -239,5 +238,7 @@ def _reason(error: Exception) -> str:
 
 def _found(name: str, info: dict[str, Any]) -> Found:
     size = info.get("size")
-    stamp = next((info[key] for key in _STAMPS if info.get(key) is not None), "")
-    return Found(name, -1 if size is None else int(size), str(stamp).strip('"'))
+    sure = [str(info[key]) for key in _VERSIONS if info.get(key) is not None]
+    traces = [str(info[key]) for key in _TRACES if info.get(key) is not None]
+    stamp = sure[0] if sure else " ".join(traces)
+    return Found(name, -1 if size is None else int(size), stamp.strip('"'))

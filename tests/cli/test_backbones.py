@@ -75,6 +75,15 @@ def test_a_name_that_nothing_has(run: Run, options: list[str]) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no backbone matches 'resnet81'; nearest: ")
     assert "timm/resnet18" in line
+    assert "--help" not in line
+
+
+def test_a_name_that_nothing_comes_near(run: Run) -> None:
+    done = run("backbones", "qqqqqqqq")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no backbone matches 'qqqqqqqq'; 'edge-imprint backbones' lists all\n"
+    )
 
 
 def test_all_are_too_large(run: Run) -> None:
@@ -84,6 +93,7 @@ def test_all_are_too_large(run: Run) -> None:
     assert line.startswith(
         "error: no backbone that matches 'vgg' has at most 5 million parameters; "
     )
+    assert line.endswith(" larger ones do")
 
 
 @pytest.mark.parametrize("limit", ["0", "-3", "many"])

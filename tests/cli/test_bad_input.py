@@ -87,20 +87,20 @@ def bad(workshop: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ob
 BUILD = "build {photos} --backbone {backbone} --out {d}/out/head "
 CASES = [
     # the data
-    ("build {d}/gone --backbone demo --out {d}/out/h", 1, "there is no folder or CSV file"),
+    ("build {d}/gone --backbone demo --out {d}/out/h", 1, "there is no folder or file"),
     ("build {d}/empty --backbone demo --out {d}/out/h", 1, "holds no images"),
     ("build {d}/text --backbone demo --out {d}/out/h", 1, "holds no images"),
     ("build {d}/one --backbone demo --out {d}/out/h", 1, "holds one class only ('class')"),
     ("build {d}/broken --backbone demo --out {d}/out/h", 1, "1 of 3 photos are broken, more"),
-    ("build {d}/bad.csv --backbone demo --out {d}/out/h", 1, "names the columns path,label"),
-    ("build {photo} --backbone demo --out {d}/out/h", 1, "cannot read"),
-    ("build {long} --backbone demo --out {d}/out/h", 1, "there is no folder or CSV file"),
+    ("build {d}/bad.csv --backbone demo --out {d}/out/h", 1, "has no column path or label"),
+    ("build {photo} --backbone demo --out {d}/out/h", 1, "is a photo, not a manifest"),
+    ("build {long} --backbone demo --out {d}/out/h", 1, "there is no folder or file"),
     # the backbone
     (BUILD + "--backbone timm/resnet81", 2, "; nearest: resnet18"),
     (
         BUILD + "--backbone resnet18",
         2,
-        "use 'demo', 'timm/NAME' or 'onnx:FILE'; nearest: timm",
+        "use 'demo', 'timm/NAME', 'torchvision/NAME', 'onnx:FILE' or",
     ),
     (BUILD + "--backbone onnx:{d}/gone.onnx", 1, "No such file"),
     (BUILD + "--backbone onnx:{d}/garbage", 1, "is not an ONNX model"),
@@ -243,7 +243,13 @@ CASES = [
 
 STEPS = ("loading the backbone", "embedding", "choosing proxies", "imprinting", "reading")
 STEPS += ("bringing it into the target's form", "comparing with float32")
-LATER = ("choosing the shrinkage", "holding out photos", "comparing", "other ways to run it")
+LATER = (
+    "looking for suspects",
+    "choosing the shrinkage",
+    "holding out photos",
+    "comparing",
+    "other ways to run it",
+)
 PROGRESS = {f"{step} ..." for step in (*STEPS, *LATER)}
 
 

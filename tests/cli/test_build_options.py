@@ -37,6 +37,12 @@ KEYS = {
     "notes",
     "device",
     "embed_s",
+    "embedded",
+    "cached",
+    "duplicates",
+    "duplicate_count",
+    "suspects",
+    "suspect_count",
     "imprint_s",
 }
 
@@ -186,6 +192,22 @@ def test_by_the_installed_command(run: Run, workshop: Any, tmp_path: Path) -> No
     assert set(facts) == KEYS
     assert facts["images"] == 15
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "head"]
+
+
+def test_photos_to_look_at_are_told_and_used(run: Run, workshop: Any, tmp_path: Path) -> None:
+    data = tmp_path / "photos"
+    shutil.copytree(workshop.photos, data)
+    shutil.copy(data / "red" / "0.png", data / "red" / "again.png")
+    shutil.copy(data / "red" / "1.png", data / "green" / "red.png")
+    done = run(
+        *("build", data, "--backbone", workshop.backbone),
+        *("--out", tmp_path / "head"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "from 20 photos (0 skipped)" in done.stdout
+    told = done.stdout + done.stderr
+    assert f"{data / 'green' / 'red.png'} (green) is a copy of" in told
+    assert "to look at: 2 pairs of copies or near-duplicates, 1 suspect of" in told
 
 
 def test_false_alarm_is_for_calibrate(run: Run, workshop: Any, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from edge_imprint_runtime import Head, open_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMANDS = ("demo", "build", "evaluate", "export", "check", "verify", "predict")
-COMMANDS += ("teach", "inspect", "compile", "bench", "report", "doctor")
+COMMANDS = ("demo", "build", "evaluate", "backbones", "export", "check", "verify", "predict")
+COMMANDS += ("teach", "inspect", "compile", "bench", "report", "cache", "doctor")
 
 
 def json_lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def test_build_in_words_and_as_json(run: Run, workshop: Any, tmp_path: Path) -> 
     done = run(*arguments, "--out", plain)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
-        f"{plain}: 3 classes, 6 proxies from 18 photos (0 skipped)\nembedded on cpu in "
+        f"{plain}: 3 classes, 6 proxies from 18 photos (0 skipped)\nembedded "
     )
     assert done.stdout.endswith(f"export {plain} --out MODEL.onnx\n")
     done = run(*arguments, "--out", same, "--json")
@@ -118,7 +118,7 @@ def test_build_lists_skipped_photos(run: Run, workshop: Any, tmp_path: Path) -> 
     done = run(*arguments, "--max-broken", 0.1)
     assert done.returncode == 0, done.stderr
     assert "from 17 photos (1 skipped)" in done.stdout
-    assert "note: 1 files are no images and were ignored\n" in done.stderr
+    assert "note: 1 file is no image of a kind that is read, and was ignored\n" in done.stderr
     assert f"skipped: the image {data / 'red' / '0.png'} is corrupt" in done.stderr
     done = run(*arguments, "--max-broken", 0.1, "--json", "--force")
     (said,) = json_lines(done)

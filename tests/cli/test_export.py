@@ -136,7 +136,7 @@ def test_every_target(run: Run, workshop: Any, tmp_path: Path) -> None:
         (["--outputs", "scores,label,known"], "the head is not calibrated"),
         (["--outputs", "label"], "outputs must hold 'scores' and 'label'"),
         (["--min-agreement", "2"], "min_agreement must be a share from 0 to 1, got 2.0"),
-        (["--images", "absent"], "there is no folder or CSV file absent"),
+        (["--images", "absent"], "there is no folder or file absent"),
         (["--part", "neck"], "part must be 'all' or 'backbone' or 'head', got 'neck'"),
     ],
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,10 @@ import pytest
 from PIL import Image
 
 from edge_imprint import Backbone, build
+from edge_imprint.embedding.engine import Result
+from edge_imprint.embedding.local import LocalEngine
+from edge_imprint.embedding.run import How
+from edge_imprint.photos import Location
 from edge_imprint_export.backbone.glyphnet import conv_stack
 from edge_imprint_export.graph import to_bytes
 from edge_imprint_runtime.errors import EmbeddingError, NoImagesError, TooManyBrokenError
@@ -48,6 +52,30 @@ def test_five_percent_may_be_broken_and_no_more(
     )
     assert not (tmp_path / "head").exists()
     assert build(root, backbone=network, proxies=2, max_broken=0.1).images == 37
+
+
+def test_copies_of_a_broken_photo_are_each_told_in_one_more_pass(
+    write_photos: WritePhotos,
+    network: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = write_photos(tmp_path, {"a": 6, "b": 6})
+    empty = [root / "a" / f"a-{i}.png" for i in range(4)]
+    for file in empty:
+        file.write_bytes(b"")
+    passes: list[int] = []
+
+    def embed(self: LocalEngine, photos: Sequence[Location]) -> Iterator[Result]:
+        passes.append(len(photos))
+        return real(self, photos)
+
+    real = LocalEngine.embed
+    monkeypatch.setattr(LocalEngine, "embed", embed)
+    made = build(root, backbone=network, max_broken=0.5, how=How(cache=False))
+    assert passes == [9, 3]
+    assert (made.images, len(made.skipped)) == (8, 4)
+    assert all(str(file) in said for file, said in zip(empty, made.skipped, strict=True))
 
 
 def test_a_head_does_not_feel_the_broken_photos(

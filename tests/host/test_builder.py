@@ -120,7 +120,7 @@ def test_many_small_classes_and_ignored_files_are_noted(
     made = build(root, backbone=network, proxies=2)
     few = ", ".join(f"'c{i}' (1)" for i in range(5))
     assert made.notes == (
-        "1 files are no images and were ignored",
+        "1 file is no image of a kind that is read, and was ignored",
         f"fewer photos than 2 proxies in {few} and 2 more: each photo becomes a proxy there",
     )
     assert len(made.head.proxies) == 7  # a class of one image is its one proxy

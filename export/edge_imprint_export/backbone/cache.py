@@ -17,6 +17,10 @@ from edge_imprint_runtime.graph_files import cache_folder, graph_path, tool_vers
 
 __all__ = ["cache_folder", "cached", "known_difference", "lookup", "remember_difference"]
 
+# A file ends in a field that ONNX does not know, of a number that it will not give away: the
+# SHA-256 of all before it. A flipped bit in a weight is else no error, but another network.
+_TAIL = b"\xfa\xff\xff\xff\x0f\x20"  # field 2**29 - 1, 32 bytes long
+
 # What runs a graph before and after it is rewritten; it is installed by one of two names.
 _RUNNERS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -28,10 +32,11 @@ def lookup(info: BackboneInfo) -> onnx.ModelProto | None:
         info: Which backbone; its digest stands for its weights.
 
     Returns:
-        The graph, or None where it is not cached or not readable.
+        The graph, or None where it is not cached, damaged or not readable.
     """
     try:
-        return parse(graph_path(info).read_bytes(), "the cached backbone")
+        content = _checked(graph_path(info).read_bytes())
+        return None if content is None else parse(content, "the cached backbone")
     except (OSError, BackboneExportError):
         return None  # it is made anew, and a damaged file replaced
 
@@ -56,7 +61,9 @@ def cached(info: BackboneInfo, make: Callable[[], onnx.ModelProto]) -> onnx.Mode
     path = graph_path(info)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, to_bytes(model), force=True)
+        content = to_bytes(model)
+        digest = hashlib.sha256(content).digest()
+        write_atomic(path, content + _TAIL + digest, force=True)
     except (OSError, OutputWriteError):
         pass  # a cache that can't be written costs time, never the result
     return model
@@ -88,6 +95,15 @@ def remember_difference(info: BackboneInfo, form: str, difference: float) -> Non
         write_atomic(path, f"{difference:.3e}\n".encode(), force=True)
     except (OSError, OutputWriteError):
         pass  # as in `cached`
+
+
+def _checked(content: bytes) -> bytes | None:
+    """Return a file's graph without the sum at its end; None where the sum is another's."""
+    end = len(content) - len(_TAIL) - hashlib.sha256().digest_size
+    if end < 0 or content[end : end + len(_TAIL)] != _TAIL:
+        return None
+    good = hashlib.sha256(content[:end]).digest() == content[end + len(_TAIL) :]
+    return content[:end] if good else None
 
 
 def _difference_path(info: BackboneInfo, form: str) -> Path:

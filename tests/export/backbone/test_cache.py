@@ -74,7 +74,25 @@ def test_what_is_found_is_ones_own(maker: Maker, tiny_info: BackboneInfo) -> Non
         graph.name = "changed"
 
 
-@pytest.mark.parametrize("damage", [lambda d: b"", lambda d: b"junk", lambda d: d[:1_000]])
+def parse_weights(data: bytes) -> list[bytes]:
+    return [weights.raw_data for weights in onnx.load_from_string(data).graph.initializer]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    damaged = bytearray(data)
+    damaged[at] ^= 1
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda d: b"", lambda d: b"junk", lambda d: d[:1_000], lambda d: d[:-38]),
+        lambda d: flipped(d, -1),
+        # A bit of a weight: the file parses, and would embed otherwise.
+        lambda d: flipped(d, d.index(max(parse_weights(d), key=len)) + 8),
+    ],
+)
 def test_a_damaged_file_is_made_anew(
     maker: Maker,
     tiny_info: BackboneInfo,
@@ -83,11 +101,13 @@ def test_a_damaged_file_is_made_anew(
 ) -> None:
     cached(tiny_info, maker)
     (file,) = cache_folder().iterdir()
-    file.write_bytes(damage(tiny_backbone))
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
     assert lookup(tiny_info) is None
     assert to_bytes(cached(tiny_info, maker)) == tiny_backbone
     assert maker.calls == 2
-    assert file.read_bytes() == tiny_backbone
+    assert file.read_bytes() == whole
+    assert onnx.load(file).graph == parse(tiny_backbone, "tiny").graph  # for other tools
     cached(tiny_info, never)
 
 

@@ -14,7 +14,7 @@ from edge_imprint import Backbone, export
 from edge_imprint.backbones import graph_for, load_backbone
 from edge_imprint_export.graph import embedding_size, to_bytes
 from edge_imprint_runtime import Head
-from edge_imprint_runtime.errors import BackboneMismatchError
+from edge_imprint_runtime.errors import BackboneMismatchError, WeightsError
 
 KINDS = {
     "demo": "demo",
@@ -84,3 +84,20 @@ def test_another_backbone_is_refused(backbone: Backbone, tmp_path: Path) -> None
     with pytest.raises(BackboneMismatchError):
         export(tmp_path / "head.safetensors", out=tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_file_that_was_moved_is_asked_for(
+    tiny_backbone: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.onnx").write_bytes(tiny_backbone)
+    head = head_of(load_backbone("onnx:tiny.onnx"))
+    Path("tiny.onnx").rename("moved.onnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(WeightsError) as caught:
+        graph_for(head)
+    assert str(caught.value) == (
+        "the backbone's file tiny.onnx is neither here nor cached; "
+        "say where it is with --backbone onnx:FILE"
+    )
+    assert embedding_size(graph_for(head, backbone="onnx:moved.onnx")) == head.embedding_size

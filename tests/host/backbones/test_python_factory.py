@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +157,54 @@ def test_a_helper_module_that_was_changed(write_module: WriteModule) -> None:
     assert second.info.digest != first.info.digest
     assert second.module is not None
     assert second.module.state_dict()["conv.bias"].shape == (8,)
+
+
+def test_the_text_of_functions_from_elsewhere_is_part_of_the_digest(
+    write_module: WriteModule, tmp_path: Path
+) -> None:
+    """What a forward calls decides the embedding as much as the module that it is in."""
+    far, near = write_module("def pool(x): return x.mean((2, 3))"), write_module("")
+    name = write_module("")
+    (tmp_path / f"{near}.py").write_text(f"from {far} import pool\n")
+    late = f"\n        from {near} import pool\n        return pool"
+    text = NET.replace("return torch.relu(self.conv(x)).mean((2, 3))", f"{late}(self.conv(x))")
+    found = []
+    for pool in ("mean", "amax"):
+        (tmp_path / f"{name}.py").write_text(text + "def make(): return Net(), SMALL")
+        (tmp_path / f"{far}.py").write_text(f"def pool(x): return x.{pool}((2, 3))\n")
+        backbone = load_backbone(f"python:{name}:make")
+        images = np.random.default_rng(0).standard_normal((2, 3, 12, 20)).astype(np.float32)
+        rows = OrtRunner(to_bytes(backbone.onnx), "cpu").run(["embedding"], images)[0]
+        found.append((backbone.info.digest, rows))
+    assert found[0][0] != found[1][0]
+    assert (found[0][1] < found[1][1]).all()
+    # Nothing has changed since; nor does it matter what else was imported meanwhile.
+    write_module("", "a_users_other")
+    importlib.import_module("json.tool")
+    assert load_backbone(f"python:{name}:make").info.digest == found[1][0]
+
+
+def test_modules_of_one_package_find_each_other(
+    write_module: WriteModule, tmp_path: Path
+) -> None:
+    package = tmp_path / "a_users_package"
+    (package / "inner").mkdir(parents=True)
+    for folder in (package, package / "inner"):
+        (folder / "__init__.py").write_text("")
+    (package / "numbers.py").write_text("N = 2\n")
+    (package / "inner" / "ops.py").write_text("from ..numbers import N\n")
+    (package / "net.py").write_text(
+        NET.replace("mean((2, 3))", "mean((2, 3)) * ops.N").replace(
+            "import torch\n", "import torch\nfrom .inner import ops\n"
+        )
+        + "def make(): return Net(), SMALL"
+    )
+    first = load_backbone("python:a_users_package.net:make").info.digest
+    assert load_backbone("python:a_users_package.net:make").info.digest == first
+    (package / "numbers.py").write_text("N = 3\n")
+    assert load_backbone("python:a_users_package.net:make").info.digest != first
+    for name in [name for name in sys.modules if name.startswith("a_users_package")]:
+        del sys.modules[name]
 
 
 def test_weights_from_a_file(write_module: WriteModule, tmp_path: Path) -> None:

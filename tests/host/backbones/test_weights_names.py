@@ -42,6 +42,22 @@ def test_torchvisions_network_under_timms_name_is_found_too(tmp_path: Path) -> N
         load_backbone("timm/mobilenetv3_small_100", weights=file)
 
 
+def test_weights_of_a_deeper_network_are_refused(tmp_path: Path) -> None:
+    """A ResNet-34 holds each tensor of a ResNet-18, in the same shape, and more."""
+    import timm
+    import torch
+
+    file = tmp_path / "deeper.pth"
+    state = timm.create_model("resnet34").state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, file)
+    with pytest.raises(WeightsError) as caught:
+        load_backbone("timm/resnet18", weights=file)
+    assert str(caught.value).startswith(
+        f"the weights {file} are of a deeper network than timm/resnet18: they have layer1.2, "
+        "too; they fit timm/resnet34"
+    )
+
+
 def test_old_names_of_densenets_layers(tmp_path: Path) -> None:
     """torchvision's own weights of them still have the names of 2017."""
     import torch

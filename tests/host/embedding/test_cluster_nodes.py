@@ -67,7 +67,7 @@ def test_something_else_listens(web_server: str, monkeypatch: pytest.MonkeyPatch
         ("head:port", "'head:port' is no address"),
         ("head:99999", "'head:99999' is no address"),
         ("ray://head:10001", "is a client's: run the build on a machine of the cluster"),
-        ("auto", "no cluster at auto: Could not find any running Ray instance"),
+        ("auto", "no cluster at auto: Could not find any running Ray instance; give "),
     ],
 )
 def test_an_address_that_is_none(address: str, says: str) -> None:

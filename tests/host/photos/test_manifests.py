@@ -264,6 +264,13 @@ def test_a_photo_named_twice_with_one_label_is_used_once(tmp_path: Path) -> None
     )
 
 
+def test_one_photo_named_twice(tmp_path: Path) -> None:
+    file = manifest(tmp_path, "path,label\n1.png,a\n1.png,a\n2.png,b\n")
+    assert find_photos(file).notes == (
+        f"{file} names 1 photo more than once with one label; each is used once",
+    )
+
+
 def test_a_photo_with_two_labels_is_refused(tmp_path: Path) -> None:
     file = manifest(tmp_path, "path,label\n1.png,a\n2.png,b\n\n./1.png,b\n")
     assert refusal(file) == (

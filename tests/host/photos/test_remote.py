@@ -140,6 +140,21 @@ def test_an_object_that_changes_has_another_stamp(store: str) -> None:
         fs.pipe_file(path, data)
 
 
+def test_a_file_that_took_anothers_mtime_has_another_stamp(tmp_path: Path) -> None:
+    url = f"file://{fill(tmp_path / 'home')}/photos"
+    before = find_photos(url).paths[1]
+    file = tmp_path / "home" / "photos" / "pear" / "1.png"
+    told = file.stat()
+    time.sleep(0.02)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    os.utime(file, ns=(told.st_atime_ns, told.st_mtime_ns))
+    after = find_photos(url).paths[1]
+    assert isinstance(before, Remote)
+    assert isinstance(after, Remote)
+    assert (after.url, after.size) == (before.url, before.size)
+    assert after.stamp != before.stamp
+
+
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
 def test_manifests(store: str, name: str) -> None:
     found = find_photos(f"{store}/{name}")
