@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 # The benchmark reads data sets with it; the product itself does without.
-from torchvision.datasets import CIFAR10, MNIST, FashionMNIST  # noqa: TID251 - see above
+from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 from edge_imprint import Backbone, load_backbone
 from edge_imprint.embedding.embedders import Embedder, pick_embedder

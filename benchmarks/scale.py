@@ -98,7 +98,7 @@ def measure(photos: int) -> Rates:
     with tempfile.TemporaryDirectory(prefix="edge-imprint-") as folder:
         files = make_jpegs(Path(folder) / "photos", photos, 10, seed=0)
         data = [file.read_bytes() for file in files]
-        pixels = decode_photo(data[0], p, name="0", quick=True)
+        pixels = decode_photo(data[0], p, name="0", decode="quick")
         batch = np.repeat(pixels[np.newaxis], LANE_BATCH, axis=0)
         embedder = OrtEmbedder(embedder_graph(backbone), threads=1, batch=LANE_BATCH)
         rows = np.random.default_rng(0).standard_normal((_ROWS, embedder(batch).shape[1]))
@@ -113,7 +113,9 @@ def measure(photos: int) -> Rates:
             list_bytes=list_bytes,
             read_s=_best(lambda: [file.read_bytes() for file in files]) / photos,
             hash_s=_best(lambda: [hashlib.sha256(one).digest() for one in data]) / photos,
-            decode_s=_best(lambda: [decode_photo(one, p, name="", quick=True) for one in data])
+            decode_s=_best(
+                lambda: [decode_photo(one, p, name="", decode="quick") for one in data]
+            )
             / photos,
             embed_s=_best(lambda: [embedder(batch) for _ in range(10)]) / (10 * LANE_BATCH),
             hand_out_s=_handing_out(Path(folder) / "small"),

@@ -48,7 +48,7 @@ _OPTIONS = (
         "--decode",
         default="quick",
         show_default=True,
-        help="quick, or exact: to the pixel what a device sees.",
+        help="quick; draft: faster, a little coarser; exact: to the pixel what a device sees.",
     ),
     click.option("--no-cache", is_flag=True, help="Keep no embeddings for the next time."),
     click.option(
@@ -115,7 +115,7 @@ def _chosen(
     }
     words = [f"{name} {shlex.quote(value)}" for name, value in pairs.items() if value]
     words += ["--random-weights"] if random_weights else []
-    words += ["--decode exact"] if decode == "exact" else []
+    words += [f"--decode {shlex.quote(decode)}"] if decode != "quick" else []
     return Chosen(
         weights=weights,
         random_weights=random_weights,

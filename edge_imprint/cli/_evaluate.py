@@ -99,7 +99,7 @@ def evaluate(
                 f"there is no {data}; name a folder of class folders, a CSV or a .npz file"
             )
         raise click.UsageError(
-            "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE "
+            "photos need a backbone: give --backbone, such as demo or timm/resnet18 "
             "(embeddings need none, but come as .npz)"
         )
     chosen.how.check()

@@ -33,7 +33,6 @@ from edge_imprint.embedding.cluster_tasks import (
     location_table,
     read_photos,
 )
-from edge_imprint.embedding.decoding import check_decode
 from edge_imprint.embedding.embedders import check_device, embedder_graph
 from edge_imprint.embedding.engine import Broken, Embedded, Engine, Result
 from edge_imprint.embedding.gpus import choose_device
@@ -46,6 +45,7 @@ from edge_imprint_runtime.errors import (
     ParameterError,
     ProviderError,
 )
+from edge_imprint_runtime.quick import check_decode
 
 __all__ = ["RayEngine"]
 
@@ -76,7 +76,7 @@ class RayEngine(Engine):
             Ray's environment names, else for one of this machine alone.
         device: ``cpu``, ``cuda``, or ``auto``: CUDA where this machine has it.
         autocast: ``bf16`` or ``fp16`` on CUDA; None for float32.
-        decode: ``quick`` or ``exact``.
+        decode: ``quick``, ``draft`` or ``exact``; see `decode_photo`.
 
     Raises:
         ParameterError: There is no such device or way to decode; or autocast on the CPU.
@@ -104,7 +104,8 @@ class RayEngine(Engine):
             )
         self.arithmetic = autocast or "fp32"
         self._backbone, self._address, self._autocast = backbone, address, autocast
-        self._quick = check_decode(decode)
+        check_decode(decode)
+        self._decode = decode
         self._nodes: Nodes | None = None
         self._pool: Pool | None = None
         self._pulled: Pulled | None = None
@@ -236,7 +237,7 @@ class RayEngine(Engine):
                 batch_size=None,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
-                fn_args=(self._backbone.info.preprocess, self._quick),
+                fn_args=(self._backbone.info.preprocess, self._decode),
                 num_cpus=_TASK_CPUS[self.device],
                 compute=data.TaskPoolStrategy(size=tasks),
                 max_retries=_RETRIES,

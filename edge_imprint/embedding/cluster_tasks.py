@@ -140,13 +140,13 @@ def _place(photo: Path | Remote) -> str:
 # Workers ----------------------------------------------------------------------------------
 
 
-def read_photos(table: Any, preprocess: Preprocess, quick: bool) -> Any:
+def read_photos(table: Any, preprocess: Preprocess, decode: str) -> Any:
     """Read and decode the photos of a table of locations; Ray Data's operator.
 
     Args:
         table: As `location_table` makes it.
         preprocess: From photo to pixels.
-        quick: As in `decode_photo`.
+        decode: As in `decode_photo`.
 
     Returns:
         A ``pyarrow.Table`` with as many rows: ``index``; ``digest`` (32 bytes) and ``pixels``
@@ -157,7 +157,7 @@ def read_photos(table: Any, preprocess: Preprocess, quick: bool) -> Any:
     indices = table.column("index").to_numpy()
     p = preprocess
     pixels = np.empty((len(indices), p.height, p.width, 3), np.uint8)
-    chunk = decode_chunk(locations(table), p, pixels, quick=quick)
+    chunk = decode_chunk(locations(table), p, pixels, decode=decode)
     # Those that were decoded come first, their pixels side by side, then the others.
     bad = [position for position, _ in chunk.problems]
     pixels[len(chunk.good) :] = 0

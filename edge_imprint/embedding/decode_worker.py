@@ -30,12 +30,12 @@ class Setup:
     Attributes:
         shape: Of the shared memory.
         preprocess: From a photo to pixels.
-        quick: As in `decode_photo`.
+        decode: As in `decode_photo`.
     """
 
     shape: BlockShape
     preprocess: Preprocess
-    quick: bool
+    decode: str
 
 
 def serve(connection_file: int, memory_file: int) -> None:
@@ -62,7 +62,8 @@ def serve(connection_file: int, memory_file: int) -> None:
                 blocks.at[block] = position
 
             photos = _unpacked(packed)
-            chunk = decode_chunk(photos, setup.preprocess, pixels, quick=setup.quick, at=tell)
+            p, decode = setup.preprocess, setup.decode
+            chunk = decode_chunk(photos, p, pixels, decode=decode, at=tell)
             connection.send(chunk)
     except (EOFError, ConnectionError):
         pass  # the one who asks has ended, or wants no more

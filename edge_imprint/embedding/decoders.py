@@ -93,14 +93,14 @@ class ThreadDecoders:
     Args:
         tasks: The photos.
         preprocess: From a photo to pixels.
-        quick: As in `decode_photo`.
+        decode: As in `decode_photo`.
         most: Photos at a time.
     """
 
     def __init__(
-        self, tasks: Tasks, preprocess: Preprocess, *, quick: bool, most: int
+        self, tasks: Tasks, preprocess: Preprocess, *, decode: str, most: int
     ) -> None:
-        self._tasks, self._preprocess, self._quick = tasks, preprocess, quick
+        self._tasks, self._preprocess, self._way = tasks, preprocess, decode
         self._shape = (most, preprocess.height, preprocess.width, 3)
         self._free: list[npt.NDArray[np.uint8]] = []  # its append and pop are atomic
         self._stopped = False
@@ -114,7 +114,7 @@ class ThreadDecoders:
             pixels = self._free.pop()
         except IndexError:
             pixels = np.empty(self._shape, np.uint8)
-        chunk = decode_chunk(photos, self._preprocess, pixels, quick=self._quick)
+        chunk = decode_chunk(photos, self._preprocess, pixels, decode=self._way)
         return _decoded(chunk, chosen, pixels, 0)
 
     def give_back(self, decoded: Decoded) -> None:
@@ -137,7 +137,7 @@ class ProcessDecoders:
     Args:
         tasks: The photos.
         preprocess: From a photo to pixels.
-        quick: As in `decode_photo`.
+        decode: As in `decode_photo`.
         most: Photos at a time.
         first: Processes that are started at once.
         limit: Processes at most.
@@ -153,7 +153,7 @@ class ProcessDecoders:
         tasks: Tasks,
         preprocess: Preprocess,
         *,
-        quick: bool,
+        decode: str,
         most: int,
         first: int,
         limit: int,
@@ -162,7 +162,7 @@ class ProcessDecoders:
     ) -> None:
         # Each worker fills one, each lane reads one, and as many again wait for lanes.
         shape = BlockShape(limit + 2 * lanes, most, preprocess.height, preprocess.width)
-        self._setup = Setup(shape, preprocess, quick)
+        self._setup = Setup(shape, preprocess, decode)
         self._tasks, self._limit, self._notes = tasks, limit, notes
         self._memory_file = shared_memory(shape)
         self._blocks = SharedBlocks(self._memory_file, shape)
@@ -273,7 +273,7 @@ class ProcessDecoders:
             except WorkerStartError as error:
                 self._say_why(error)
         pixels, setup = self._blocks.pixels(block), self._setup
-        return decode_chunk(photos, setup.preprocess, pixels, quick=setup.quick), False
+        return decode_chunk(photos, setup.preprocess, pixels, decode=setup.decode), False
 
     def _say_why(self, error: WorkerStartError) -> None:
         note = f"photos were decoded without worker processes, which can't run here: {error}"

@@ -20,14 +20,12 @@ from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
     EdgeImprintError,
     ImageTooLargeError,
-    ParameterError,
     UnreadableImageError,
 )
 from edge_imprint_runtime.images import decode_photo
+from edge_imprint_runtime.quick import check_decode
 
-__all__ = ["DECODES", "MAX_FILE_BYTES", "Chunk", "check_decode", "decode_chunk", "read_photo"]
-
-DECODES = ("quick", "exact")
+__all__ = ["MAX_FILE_BYTES", "Chunk", "decode_chunk", "read_photo"]
 
 # A photo of the most pixels that are taken fits in, with 16 bits and no compression. A larger
 # file is none, and is not read into memory to find that out.
@@ -49,17 +47,6 @@ class Chunk:
     good: tuple[int, ...]
     digests: tuple[bytes, ...]
     problems: tuple[tuple[int, str], ...]
-
-
-def check_decode(decode: str) -> bool:
-    """Tell whether photos are decoded the quick way.
-
-    Raises:
-        ParameterError: It is no way of `DECODES`.
-    """
-    if decode not in DECODES:
-        raise ParameterError(f"decode must be one of {', '.join(DECODES)}, got {decode!r}")
-    return decode == "quick"
 
 
 def read_photo(photo: Location) -> bytes:
@@ -91,7 +78,7 @@ def decode_chunk(
     preprocess: Preprocess,
     pixels: npt.NDArray[np.uint8],
     *,
-    quick: bool,
+    decode: str,
     at: Callable[[int], None] | None = None,
 ) -> Chunk:
     """Read and decode a few photos.
@@ -101,12 +88,16 @@ def decode_chunk(
         preprocess: From a photo to pixels.
         pixels: (n, H, W, 3) uint8, at least as long as the photos; its first rows are filled
             with the pixels of the good ones, without gaps.
-        quick: As in `decode_photo`.
+        decode: As in `decode_photo`.
         at: Told the position of each photo before it is touched.
 
     Returns:
         What became of them.
+
+    Raises:
+        ParameterError: There is no such way to decode.
     """
+    check_decode(decode)  # here, or each photo would be called broken
     good: list[int] = []
     digests: list[bytes] = []
     problems: list[tuple[int, str]] = []
@@ -115,7 +106,7 @@ def decode_chunk(
             at(position)
         try:
             data = read()
-            pixels[len(good)] = decode_photo(data, preprocess, name=str(photo), quick=quick)
+            pixels[len(good)] = decode_photo(data, preprocess, name=str(photo), decode=decode)
             digests.append(hashlib.sha256(data).digest())
             good.append(position)
         except EdgeImprintError as error:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edge_imprint.backbones import Backbone
-from edge_imprint.embedding.decoding import check_decode
 from edge_imprint.embedding.embedders import (
     LANE_BATCH,
     Embedder,
@@ -27,6 +26,7 @@ from edge_imprint.embedding.engine import Engine, Result
 from edge_imprint.embedding.gpus import choose_device
 from edge_imprint.photos import Location
 from edge_imprint_runtime.errors import ParameterError, ProviderError
+from edge_imprint_runtime.quick import check_decode
 
 if TYPE_CHECKING:
     from edge_imprint.embedding.decoders import Decoders
@@ -51,7 +51,7 @@ class LocalEngine(Engine):
         autocast: ``bf16`` or ``fp16``, for torch on CUDA; None for float32.
         workers: Processes that decode, at most; 0: threads of this process decode; None: none
             for few photos, else as many as serve, up to one a core.
-        decode: ``quick`` or ``exact``; see `decode_photo`.
+        decode: ``quick``, ``draft`` or ``exact``; see `decode_photo`.
         batch: Images a run; None to choose. Embeddings of another batch may differ in their
             last bits where they are computed on CUDA.
 
@@ -74,7 +74,8 @@ class LocalEngine(Engine):
         for name, number, least in (("workers", workers, 0), ("batch", batch, 1)):
             if number is not None and number < least:
                 raise ParameterError(f"{name} must be an integer >= {least}, got {number}")
-        self._quick = check_decode(decode)
+        check_decode(decode)
+        self._decode = decode
         choice = choose_device(device, has_module=backbone.has_module)
         self.device = choice.device
         self.notes: list[str] = [choice.note] if choice.note else []
@@ -139,12 +140,12 @@ class LocalEngine(Engine):
         if limit is None:
             limit = 0 if len(photos) < _FEW else usable_cores()
         if limit == 0:
-            return ThreadDecoders(tasks, p, quick=self._quick, most=most)
+            return ThreadDecoders(tasks, p, decode=self._decode, most=most)
         try:
             return ProcessDecoders(
                 tasks,
                 p,
-                quick=self._quick,
+                decode=self._decode,
                 most=most,
                 first=1 if cpu else limit,
                 limit=limit,
@@ -156,7 +157,7 @@ class LocalEngine(Engine):
                 "photos were decoded without worker processes, for which there is no memory "
                 f"to share: {error.strerror}"
             )
-            return ThreadDecoders(tasks, p, quick=self._quick, most=most)
+            return ThreadDecoders(tasks, p, decode=self._decode, most=most)
 
     def _loaded(self) -> Embedder | TorchEmbedder:
         if self._embedder is None:

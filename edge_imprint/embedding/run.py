@@ -21,9 +21,9 @@ from edge_imprint_runtime.errors import (
     ParameterError,
     TooManyBrokenError,
 )
+from edge_imprint_runtime.quick import check_decode
 
 __all__ = [
-    "DECODINGS",
     "ENGINES",
     "Embeddings",
     "How",
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 ENGINES = ("local", "ray")
-DECODINGS = ("quick", "exact")
 _MAX_VALUE = 1e16
 # So many broken photos above what is allowed end a build before it has seen all.
 _HOPELESS = 100
@@ -52,7 +51,7 @@ class How:
         device: ``auto``, ``cpu`` or ``cuda``.
         autocast: None: float32. ``bf16`` or ``fp16``: what torch casts to on CUDA.
         workers: Processes that decode; None: as many as serve.
-        decode: ``quick`` or ``exact``; see `photo_pixels`.
+        decode: ``quick``, ``draft`` or ``exact``; see `photo_pixels`.
         cache: Whether embeddings are kept for the next build.
     """
 
@@ -77,7 +76,7 @@ class How:
         if self.engine == "local":  # a cluster's GPUs may be elsewhere
             check_cuda(self.device)
         _check_in("engine", self.engine, ENGINES)
-        _check_in("decode", self.decode, DECODINGS)
+        check_decode(self.decode)
         if self.autocast is not None:
             _check_in("autocast", self.autocast, ("bf16", "fp16"))
         if self.engine == "local" and self.ray_address is not None:

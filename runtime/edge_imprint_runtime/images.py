@@ -27,7 +27,9 @@ from edge_imprint_runtime.quick import (
     ORIENTATION,
     Opened,
     averages,
+    check_decode,
     draft,
+    lead,
     resized_part,
 )
 
@@ -109,7 +111,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         BrokenImageError: It is corrupt, truncated, empty, or no image.
         ImageTooLargeError: It has more than `MAX_IMAGE_PIXELS`.
     """
-    image = _open(path, None).image
+    image = _open(path).image
     # What Pillow loads holds on to its file in some formats; a copy does not.
     return image.copy() if isinstance(image, ImageFile.ImageFile) else image
 
@@ -129,11 +131,11 @@ def photo_image(photo: PhotoSource) -> Image.Image:
     """
     if isinstance(photo, Image.Image):
         return _to_rgb(photo, "given")
-    return _open(photo, None).image
+    return _open(photo).image
 
 
 def photo_pixels(
-    photo: PhotoSource, preprocess: Preprocess, *, quick: bool = False
+    photo: PhotoSource, preprocess: Preprocess, *, decode: str = "exact"
 ) -> npt.NDArray[np.uint8]:
     """Make a photo of any common kind ready for the network.
 
@@ -141,26 +143,29 @@ def photo_pixels(
         photo: A path, something readable, or a Pillow image, which is converted as
             `open_image` converts files.
         preprocess: The steps.
-        quick: Whether a large JPEG is decoded small, and only the part that the network sees
-            is resized. The pixels then differ a little from the exact ones (docs/data.md says
-            how much), which are those that a device computes.
+        decode: ``exact``: the pixels that a device computes. ``quick``: a large JPEG is
+            decoded small, to 2 pixels or more for each one, and only the part that the
+            network sees is resized. ``draft``: as ``quick``, but 1 pixel is enough. The pixels
+            of both differ from the exact ones; docs/data.md says how much.
 
     Returns:
         (H, W, 3) uint8 RGB at the network's size.
 
     Raises:
         UnreadableImageError, BrokenImageError, ImageTooLargeError: As `open_image` has them.
+        ParameterError: There is no such way to decode.
     """
+    check_decode(decode)
     if isinstance(photo, Image.Image):
         image = _to_rgb(photo, "given")
         opened = Opened(image, *image.size, 1)
     else:
-        opened = _open(photo, preprocess if quick else None)
-    return _fitted(opened, preprocess, _name(photo), quick=quick)
+        opened = _open(photo, preprocess, decode)
+    return _fitted(opened, preprocess, _name(photo), decode)
 
 
 def decode_photo(
-    data: bytes, preprocess: Preprocess, *, name: str, quick: bool = False
+    data: bytes, preprocess: Preprocess, *, name: str, decode: str = "exact"
 ) -> npt.NDArray[np.uint8]:
     """Make a photo ready for the network whose bytes were read already.
 
@@ -168,19 +173,25 @@ def decode_photo(
         data: An image file's bytes.
         preprocess: The steps.
         name: The photo's name, for messages.
-        quick: As in `photo_pixels`.
+        decode: As in `photo_pixels`.
 
     Returns:
         (H, W, 3) uint8 RGB at the network's size: `photo_pixels` of the same bytes.
 
     Raises:
         BrokenImageError, ImageTooLargeError: As `open_image` has them.
+        ParameterError: There is no such way to decode.
     """
-    opened = _decode(BytesIO(data), name, preprocess if quick else None)
-    return _fitted(opened, preprocess, name, quick=quick)
+    check_decode(decode)
+    opened = _decode(BytesIO(data), name, preprocess, decode)
+    return _fitted(opened, preprocess, name, decode)
 
 
-def _open(photo: str | os.PathLike[str] | Readable, small: Preprocess | None) -> Opened:
+def _open(
+    photo: str | os.PathLike[str] | Readable,
+    preprocess: Preprocess | None = None,
+    decode: str = "exact",
+) -> Opened:
     name = _name(photo)
     try:
         # A file is handed over open: of some formats Pillow reads only what it needs.
@@ -193,7 +204,7 @@ def _open(photo: str | os.PathLike[str] | Readable, small: Preprocess | None) ->
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableImageError(f"cannot read the image {name}: {reason}") from error
     with file:
-        return _decode(file, name, small)
+        return _decode(file, name, preprocess, decode)
 
 
 def _name(photo: PhotoSource) -> str:
@@ -202,17 +213,18 @@ def _name(photo: PhotoSource) -> str:
     return str(Path(photo)) if isinstance(photo, (str, os.PathLike)) else str(photo)
 
 
-def _decode(file: IO[bytes], name: str, small: Preprocess | None) -> Opened:
-    """Decode a photo as upright RGB; smaller than it is where ``small`` can do with that."""
+def _decode(file: IO[bytes], name: str, preprocess: Preprocess | None, decode: str) -> Opened:
+    """Decode a photo as upright RGB; smaller than it is where the steps can do with that."""
     try:
         with _quiet:
             image = Image.open(file)
             pixels = image.width * image.height
             if pixels > MAX_IMAGE_PIXELS:
                 raise ImageTooLargeError(_too_large(name, f"{pixels:,}"))
-            if small is not None and isinstance(image, JpegImageFile):
-                sides = draft(image, small)
-                return Opened(_to_rgb(image, name), *sides)
+            if preprocess is not None and isinstance(image, JpegImageFile):
+                sides = draft(image, preprocess, decode)
+                begins = lead(image, *sides)
+                return Opened(_to_rgb(image, name), *sides, begins)
             upright = _to_rgb(image, name)
             return Opened(upright, *upright.size, 1)
     except Image.DecompressionBombError as error:
@@ -254,9 +266,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _fitted(
-    opened: Opened, preprocess: Preprocess, name: str, *, quick: bool
+    opened: Opened, preprocess: Preprocess, name: str, decode: str
 ) -> npt.NDArray[np.uint8]:
-    if not quick or not averages(preprocess):
+    if decode == "exact" or not averages(preprocess):
         return prepare(opened.image, preprocess, name=name)
     size = (opened.width, opened.height)
     rows, columns = spans(opened.height, opened.width, preprocess)

@@ -316,7 +316,7 @@ def test_a_cache_that_was_cleared(
         ("--engine spark", 2, "engine must be one of local, ray, got 'spark'"),
         ("--device cpu --autocast bf16", 2, "--autocast bf16"),
         ("--autocast int8", 2, "autocast must be one of bf16, fp16, got 'int8'"),
-        ("--decode fast", 2, "decode must be one of quick, exact, got 'fast'"),
+        ("--decode fast", 2, "decode must be one of exact, quick, draft, got 'fast'"),
         ("--workers -1", 2, "workers must be from 0 to 1024, got -1"),
         ("--split train", 1, "has no folder 'train' for that split"),
     ],

@@ -102,7 +102,7 @@ def test_wrong_use(run: Run, workshop: Any, embeddings: Path, tmp_path: Path) ->
             [workshop.photos],
             2,
             (
-                "photos need a backbone: give --backbone demo, timm/NAME or onnx:FILE "
+                "photos need a backbone: give --backbone, such as demo or timm/resnet18 "
                 "(embeddings need none, but come as .npz); see 'edge-imprint evaluate --help'"
             ),
         ),

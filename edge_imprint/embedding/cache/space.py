@@ -16,7 +16,7 @@ from edge_imprint_runtime.contract.codec import format_preprocess
 __all__ = ["FACTS", "FORMAT", "Space", "read_facts"]
 
 FACTS = "space.json"
-FORMAT = "edge-imprint.embeddings/1"
+FORMAT = "edge-imprint.embeddings/2"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Space:
     Attributes:
         backbone: The network, with its preprocessing.
         arithmetic: Where and how it is computed, such as ``cpu fp32`` or ``cuda bf16``.
-        decode: ``quick`` or ``exact``: how JPEGs become pixels.
+        decode: ``quick``, ``draft`` or ``exact``: how JPEGs become pixels.
     """
 
     backbone: BackboneInfo

@@ -109,10 +109,10 @@ def test_a_photo_that_ends_its_process_is_broken_and_no_other(
 ) -> None:
     photos = sorted(photos_folder.rglob("*.png"))
 
-    def crashing(table: Any, preprocess: Any, quick: bool) -> Any:
+    def crashing(table: Any, preprocess: Any, decode: str) -> Any:
         if any(str(photo).endswith("green-3.png") for photo in locations(table)):
             os.kill(os.getpid(), signal.SIGKILL)
-        return read_photos(table, preprocess, quick)
+        return read_photos(table, preprocess, decode)
 
     monkeypatch.setattr(cluster_module, "read_photos", crashing)
     monkeypatch.setattr(cluster_module, "_RETRIES", 0)

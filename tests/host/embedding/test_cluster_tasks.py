@@ -69,7 +69,7 @@ def test_photos_are_read_hashed_and_decoded(photos_folder: Path, network: Backbo
     missing = photos_folder / "red" / "none.png"
     p = network.info.preprocess
     table = read_photos(
-        location_table([7, 3, 9, 1], [good[0], missing, good[1], good[2]]), p, False
+        location_table([7, 3, 9, 1], [good[0], missing, good[1], good[2]]), p, "exact"
     )
     assert table.column("index").to_pylist() == [7, 9, 1, 3]
     problems = table.column("problem").to_pylist()
@@ -79,7 +79,7 @@ def test_photos_are_read_hashed_and_decoded(photos_folder: Path, network: Backbo
     for row, file in enumerate(good):
         data = file.read_bytes()
         assert table.column("digest")[row].as_py() == hashlib.sha256(data).digest()
-        pixels = decode_photo(data, p, name=str(file), quick=False)
+        pixels = decode_photo(data, p, name=str(file), decode="exact")
         assert table.column("pixels")[row].as_py() == pixels.tobytes()
 
 

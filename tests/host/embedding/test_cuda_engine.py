@@ -78,7 +78,7 @@ def test_every_photo_once_and_broken_ones_told(
     assert broken == {7, 99}
     assert sorted([*found, *broken]) == list(range(150))
     p = backbone.info.preprocess
-    pixels = np.stack([photo_pixels(photos[i], p, quick=True) for i in sorted(found)])
+    pixels = np.stack([photo_pixels(photos[i], p, decode="quick") for i in sorted(found)])
     assert backbone.module is not None
     want = TorchEmbedder(backbone.module, p, "cpu")(pixels)
     got = np.stack([found[i] for i in sorted(found)])

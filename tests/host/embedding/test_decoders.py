@@ -37,7 +37,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def processes(photos: list[Any], notes: list[str], limit: int = 2) -> ProcessDecoders:
     tasks = Tasks(photos, most=4, least=2, takers=2)
     return ProcessDecoders(
-        tasks, P, quick=False, most=4, first=1, limit=limit, lanes=2, notes=notes
+        tasks, P, decode="exact", most=4, first=1, limit=limit, lanes=2, notes=notes
     )
 
 
@@ -88,7 +88,9 @@ def test_tasks_deal_out_each_photo_once(
 
 
 def test_threads(photos: list[Path]) -> None:
-    decoders = ThreadDecoders(Tasks(photos, most=4, least=2, takers=2), P, quick=False, most=4)
+    decoders = ThreadDecoders(
+        Tasks(photos, most=4, least=2, takers=2), P, decode="exact", most=4
+    )
     check(all_of(decoders), photos, {7})
     decoders.stop()
     assert decoders.next() is None
@@ -150,7 +152,7 @@ def test_stopped_in_the_middle(photos: list[Path]) -> None:
 def test_lanes_that_never_give_back_bound_what_is_decoded(photos: list[Path]) -> None:
     tasks = Tasks(photos * 20, most=4, least=2, takers=2)
     decoders = ProcessDecoders(
-        tasks, P, quick=False, most=4, first=2, limit=2, lanes=2, notes=[]
+        tasks, P, decode="exact", most=4, first=2, limit=2, lanes=2, notes=[]
     )
     blocks = 2 + 2 * 2
     held = [decoders.next() for _ in range(blocks)]

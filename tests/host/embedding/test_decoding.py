@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_imprint.embedding.decoding import check_decode, decode_chunk, read_photo
+from edge_imprint.embedding.decoding import decode_chunk, read_photo
 from edge_imprint.photos import Location, Member, Remote
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import (
@@ -21,6 +21,7 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 from edge_imprint_runtime.images import photo_pixels
+from edge_imprint_runtime.quick import DECODES
 
 P = Preprocess(16, 16, resize="crop", resize_height=18, resize_width=18)
 
@@ -35,17 +36,17 @@ def photos(tmp_path: Path) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("quick", [False, True])
-def test_good_ones_lie_without_gaps(photos: list[Path], quick: bool) -> None:
+@pytest.mark.parametrize("decode", DECODES)
+def test_good_ones_lie_without_gaps(photos: list[Path], decode: str) -> None:
     torn = photos[1].read_bytes()[:200]
     photos[1].write_bytes(torn)
     photos.insert(2, photos[0].with_name("missing.jpg"))
     pixels, seen = np.zeros((6, 16, 16, 3), np.uint8), list[int]()
-    chunk = decode_chunk(photos, P, pixels, quick=quick, at=seen.append)
+    chunk = decode_chunk(photos, P, pixels, decode=decode, at=seen.append)
     assert chunk.good == (0, 3, 4)
     for row, position in enumerate(chunk.good):
         photo = photos[position]
-        np.testing.assert_array_equal(pixels[row], photo_pixels(photo, P, quick=quick))
+        np.testing.assert_array_equal(pixels[row], photo_pixels(photo, P, decode=decode))
         assert chunk.digests[row] == hashlib.sha256(photo.read_bytes()).digest()
     assert not pixels[3:].any()
     assert seen == [0, 1, 2, 3, 4]
@@ -61,7 +62,7 @@ def test_a_member_of_a_shard(photos: list[Path], tmp_path: Path) -> None:
     shard.write_bytes(b"x" * 512 + data)
     whole, short = Member(shard, "a.jpg", 512, len(data)), Member(shard, "b.jpg", 512, 2**20)
     pixels = np.zeros((2, 16, 16, 3), np.uint8)
-    chunk = decode_chunk([short, whole], P, pixels, quick=False)
+    chunk = decode_chunk([short, whole], P, pixels, decode="exact")
     assert chunk.good == (1,)
     np.testing.assert_array_equal(pixels[0], photo_pixels(photos[0], P))
     assert chunk.problems[0][1].startswith(f"cannot read the image {shard}:b.jpg: ")
@@ -72,7 +73,7 @@ def test_photos_in_an_object_store(photos: list[Path]) -> None:
     stored.insert(1, Remote(photos[0].with_name("gone.jpg").as_uri()))
     stored.insert(2, photos[3])
     pixels = np.zeros((6, 16, 16, 3), np.uint8)
-    chunk = decode_chunk(stored, P, pixels, quick=False)
+    chunk = decode_chunk(stored, P, pixels, decode="exact")
     assert chunk.good == (0, 2, 3, 4, 5)
     for row, i in enumerate((0, 3, 1, 2, 3)):
         np.testing.assert_array_equal(pixels[row], photo_pixels(photos[i], P))
@@ -112,12 +113,11 @@ def test_too_little_memory_is_the_photos_problem() -> None:
             raise MemoryError
 
     photo: Any = Large()
-    chunk = decode_chunk([photo], P, np.zeros((1, 16, 16, 3), np.uint8), quick=True)
+    chunk = decode_chunk([photo], P, np.zeros((1, 16, 16, 3), np.uint8), decode="quick")
     assert chunk.problems == ((0, "the image large.jpg does not fit into memory"),)
 
 
-def test_ways_to_decode() -> None:
-    assert (check_decode("quick"), check_decode("exact")) == (True, False)
-    with pytest.raises(ParameterError) as caught:
-        check_decode("fast")
-    assert str(caught.value) == "decode must be one of quick, exact, got 'fast'"
+def test_a_way_to_decode_that_is_none_is_no_fault_of_the_photos(photos: list[Path]) -> None:
+    pixels = np.zeros((4, 16, 16, 3), np.uint8)
+    with pytest.raises(ParameterError, match="decode must be one of exact, quick, draft"):
+        decode_chunk(photos, P, pixels, decode="fast")

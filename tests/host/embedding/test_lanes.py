@@ -34,7 +34,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def decoders(photos: list[Path], preprocess: Preprocess = P) -> ThreadDecoders:
     tasks = Tasks(photos, most=4, least=2, takers=2)
-    return ThreadDecoders(tasks, preprocess, quick=False, most=4)
+    return ThreadDecoders(tasks, preprocess, decode="exact", most=4)
 
 
 def sums(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -101,7 +101,7 @@ def test_ended_in_the_middle(photos: list[Path], how: str) -> None:
 
 def test_results_that_nobody_takes_hold_the_lanes(photos: list[Path]) -> None:
     tasks = Tasks(photos * 100, most=4, least=2, takers=2)
-    lanes = Lanes(ThreadDecoders(tasks, P, quick=False, most=4), sums, 2)
+    lanes = Lanes(ThreadDecoders(tasks, P, decode="exact", most=4), sums, 2)
     results = lanes.results()
     next(results)
     for thread in lanes._threads:

@@ -26,6 +26,7 @@ from edge_imprint.embedding.engine import Broken, Embedded, Result
 from edge_imprint.embedding.local import LocalEngine
 from edge_imprint_runtime.errors import ParameterError, ProviderError
 from edge_imprint_runtime.images import photo_pixels
+from edge_imprint_runtime.quick import DECODES
 from tests.standins.deadly_photos import DeadlyPhoto
 
 
@@ -83,7 +84,7 @@ def test_the_same_bytes_whatever_decodes_and_embeds(
         assert bytes_of(LocalEngine(backbone, workers=0, batch=batch), photos) == want
 
 
-@pytest.mark.parametrize("decode", ["quick", "exact"])
+@pytest.mark.parametrize("decode", DECODES)
 def test_rows_and_digests_are_those_of_the_photos(
     backbone: Backbone, photos: list[Path], decode: str
 ) -> None:
@@ -92,9 +93,7 @@ def test_rows_and_digests_are_those_of_the_photos(
     engine.close()
     embed, p = ort_embedder(backbone), backbone.info.preprocess
     pixels = {
-        i: photo_pixels(photo, p, quick=decode == "quick")
-        for i, photo in enumerate(photos)
-        if i != 11
+        i: photo_pixels(photo, p, decode=decode) for i, photo in enumerate(photos) if i != 11
     }
     for one in results:
         if isinstance(one, Broken):
@@ -271,7 +270,7 @@ def test_a_script_that_is_interrupted_leaves_no_process_and_no_memory(
     [
         ({"workers": -1}, "workers must be an integer >= 0, got -1"),
         ({"batch": 0}, "batch must be an integer >= 1, got 0"),
-        ({"decode": "fast"}, "decode must be one of quick, exact, got 'fast'"),
+        ({"decode": "fast"}, "decode must be one of exact, quick, draft, got 'fast'"),
         ({"device": "gpu"}, "device must be one of auto, cpu, cuda, got 'gpu'"),
     ],
 )

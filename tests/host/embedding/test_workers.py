@@ -48,7 +48,7 @@ def blocks() -> Iterator[tuple[int, SharedBlocks]]:
 
 @pytest.fixture
 def worker(blocks: tuple[int, SharedBlocks]) -> Iterator[Worker]:
-    made = Worker(Setup(SHAPE, P, quick=False), *blocks)
+    made = Worker(Setup(SHAPE, P, decode="exact"), *blocks)
     yield made
     made.stop()
 

@@ -168,8 +168,8 @@ def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(NoImagesError) as caught:
         find_photos(tmp_path / "gone")
     assert str(caught.value) == (
-        f"there is no folder or CSV file {tmp_path / 'gone'}; "
-        "name a folder with one subfolder a class"
+        f"there is no folder or file {tmp_path / 'gone'}; name a folder with one subfolder "
+        "a class, a CSV or Parquet file, or tar shards"
     )
 
 

@@ -29,12 +29,13 @@ def test_all_that_decides_an_embedding_changes_the_key(space: Space) -> None:
     others = [
         replace(space, arithmetic="cuda fp32"),
         replace(space, decode="exact"),
+        replace(space, decode="draft"),
         with_backbone(space, digest="cd" * 32),
         with_backbone(space, name="timm/resnet18#layer3"),
         with_backbone(space, name="timm/resnet18#layer2"),
         replace(space, backbone=replace(space.backbone, preprocess=preprocess)),
     ]
-    assert len({space.key, *(other.key for other in others)}) == 7
+    assert len({space.key, *(other.key for other in others)}) == 8
 
 
 def test_a_moved_file_is_the_same_backbone(space: Space) -> None:
