@@ -74,9 +74,9 @@ def test_files_are_paths_below_their_home() -> None:
 
 def test_objects_carry_what_their_listing_says() -> None:
     assert list(objects()) == [
-        Remote("s3://bucket/home/a/1.jpg", 10, "one"),
+        Remote("s3://bucket/photos/a/1.jpg", 10, "one"),
         Remote("s3://other/2.jpg"),
-        Remote("s3://bucket/home/b/3.jpg", 30, "three"),
+        Remote("s3://bucket/photos/b/3.jpg", 30, "three"),
     ]
     assert objects().take([2, 0]) == (objects()[2], objects()[0])
 
