@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.errors import (
@@ -33,6 +33,7 @@ from edge_imprint_runtime.images import (
     photo_pixels,
 )
 from edge_imprint_runtime.quick import DECODES, averages, check_decode, draft
+from tests.standins.scenes import scene
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -54,20 +55,6 @@ class Bounds(NamedTuple):
 BOUNDS = {"quick": Bounds(32, 2.0, 6.0), "draft": Bounds(112, 10.0, 24.0)}
 # Turned the wrong way, or begun a pixel too early, scenes differ more.
 TURNED = {"quick": 2.0, "draft": 3.0}
-
-
-def scene(height: int, width: int, seed: int) -> Pixels:
-    """Draw what photos have: soft shapes of all sizes, sharp edges, some grain."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for _ in range(20):
-        x, y = int(rng.integers(width)), int(rng.integers(height))
-        size = int(rng.integers(3, max(4, min(height, width) // 3)))
-        draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
-    grain = rng.normal(0, 4, (height, width, 3))
-    return np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
 
 
 def jpeg(image: Image.Image, **options: object) -> bytes:

@@ -8,12 +8,13 @@ from io import BytesIO
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from edge_imprint import load_backbone
 from edge_imprint.embedding.embedders import ort_embedder
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.images import decode_photo
+from tests.standins.scenes import scene
 
 # What docs/data.md states: of common sizes, and of those for which it is least.
 LEAST_COSINE = {"quick": 0.999, "draft": 0.998}
@@ -26,20 +27,6 @@ WORST_SIZES = {
 }
 
 SIZES = ((480, 640), (1200, 1600), (641, 333), (2048, 1025), (300, 400), (96, 128))
-
-
-def scene(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Draw soft shapes of all sizes, sharp edges, some grain."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(image)
-    for _ in range(20):
-        x, y = int(rng.integers(width)), int(rng.integers(height))
-        size = int(rng.integers(3, max(4, min(height, width) // 3)))
-        draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
-    grain = rng.normal(0, 4, (height, width, 3))
-    return np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("decode", LEAST_COSINE)

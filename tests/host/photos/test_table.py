@@ -33,7 +33,7 @@ def members(count: int = 5) -> Members:
 def objects() -> Files:
     names = Texts([b"a/1.jpg", b"s3://other/2.jpg", b"b/3.jpg"])
     sizes = np.array([10, -1, 30], np.int64)
-    return Files("s3://bucket/home", names, sizes, Texts([b"one", b"", b"three"]))
+    return Files("s3://bucket/photos", names, sizes, Texts([b"one", b"", b"three"]))
 
 
 @given(st.lists(encoded), st.data())
