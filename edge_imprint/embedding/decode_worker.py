@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -55,23 +53,17 @@ def serve(connection_file: int, memory_file: int) -> None:
         connection.send(READY)
         _be_quiet()
         while True:
-            block, packed = connection.recv()
+            block, photos = connection.recv()
             pixels = blocks.pixels(block)
 
             def tell(position: int, block: int = block) -> None:
                 blocks.at[block] = position
 
-            photos = _unpacked(packed)
             p, decode = setup.preprocess, setup.decode
             chunk = decode_chunk(photos, p, pixels, decode=decode, at=tell)
             connection.send(chunk)
     except (EOFError, ConnectionError):
         pass  # the one who asks has ended, or wants no more
-
-
-def _unpacked(packed: bytes) -> Sequence[Any]:
-    photos: Sequence[Any] = pickle.loads(packed)
-    return photos
 
 
 def _settle() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -183,7 +182,7 @@ class Worker:
             return Chunk((), (), ())
         if self._connection is None:
             raise EOFError
-        self._connection.send((block, pickle.dumps(photos)))
+        self._connection.send((block, photos))
         chunk: Chunk = self._connection.recv()
         return chunk
 
