@@ -259,11 +259,12 @@ class RayEngine(Engine):
         return max(1, min(most, max(share, _LEAST_PHOTOS)))
 
     def _note(self, nodes: Nodes, pool: Pool, before: frozenset[str]) -> None:
-        lost = len(before - nodes.alive())
+        # Of a machine that went the cluster may not know yet, where its worker is known to be.
+        lost = len((before - nodes.alive()) | pool.lost)
         if lost:
             self.notes.append(
-                f"{lost} of {len(before)} machines of the cluster were lost while photos were "
-                "embedded; the others did their part."
+                f"{lost} of {len(before)} machines of the cluster, or the workers there, were "
+                "lost while photos were embedded; the others did their part."
             )
         self.notes += sorted(pool.notes() - set(self.notes))
 

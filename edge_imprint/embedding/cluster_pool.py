@@ -107,6 +107,7 @@ class Pool:
 
     Attributes:
         size: How many there were to be at first.
+        lost: The machines whose workers ended with photos in hand.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Pool:
         self._work: dict[Any, tuple[Any, _Table]] = {}  # answer -> actor, table
         self._home: dict[Any, str] = {}  # actor -> its machine
         self._again: deque[_Table] = deque()
+        self.lost = set[str]()
         self._fallen = 0  # workers that were lost before they were ready
         self._looked = -_LOOK_S
         self.size = size()
@@ -219,6 +221,7 @@ class Pool:
             return found
         except errors.RayActorError:
             self._load.pop(actor, None)
+            self.lost.add(self._home[actor])
         except errors.RayTaskError as error:
             raise cause_of(error, "embedding") from error
         except errors.RayError:

@@ -389,8 +389,12 @@ def test_weights_of_another_backbone(build: Run, data: Path, tmp_path: Path) -> 
 
 def test_workers_that_are_killed(command: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"
-    for number in range(200):
-        photo(many / CLASSES[number % 3] / f"{number}.jpg", number, (640, 480))
+    photo(tmp_path / "one.jpg", 0, (1920, 1440))
+    pixels = np.asarray(Image.open(tmp_path / "one.jpg"))
+    for number in range(200):  # large, so that a fast machine is at them for seconds, too
+        folder = many / CLASSES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(pixels, 7 * number, axis=1)).save(folder / f"{number}.jpg")
     heads = []
     for turn in ("killed", "alone"):
         workers = "2" if turn == "killed" else "0"

@@ -76,8 +76,9 @@ def test_a_head_of_kmeans_is_the_classifiers(
 
 
 def test_what_a_build_says_of_itself(
-    photos_folder: Path, network: Backbone, tmp_path: Path
+    photos_folder: Path, network: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no digest is remembered
     told: list[tuple[str, int, int]] = []
     out = tmp_path / "head.safetensors"
     made = build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,15 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 
 
 def kill_node(cluster: Any) -> None:
-    """End a node that is not the head as a power cut does: by SIGKILL, whatever it was at."""
+    """End a node that is not the head as a power cut does: by SIGKILL, whatever it was at.
+
+    Returns when the cluster knows: a build that is done sooner has lost nothing to tell of.
+    """
+    import ray
+
     node = next(iter(cluster.worker_nodes))
     os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while all(one["Alive"] for one in ray.nodes()):
+        assert time.monotonic() < until, "the cluster does not see that a node is gone"
+        time.sleep(0.1)
