@@ -27,8 +27,9 @@ import onnxruntime as ort
 
 from common import write_result
 from edge_imprint import Backbone, build, load_backbone
-from edge_imprint.embedding.local import LocalEngine, usable_cores
+from edge_imprint.embedding.local import LocalEngine
 from edge_imprint.embedding.run import How
+from edge_imprint.imprinting.proxies import cores
 from edge_imprint_export.graph import to_bytes
 from photo_sets import make_jpegs
 
@@ -105,9 +106,8 @@ class BareLoop:
 
     def best_way(self) -> tuple[Way, dict[str, float]]:
         """Try the plausible ways in turns; return the best, and images a second of each."""
-        cores = usable_cores()
-        ways = [Way(cores, 1, batch) for batch in (1, 4, 8)]
-        ways += [Way(1, cores, batch) for batch in (1, 8, 32)]
+        ways = [Way(cores(), 1, batch) for batch in (1, 4, 8)]
+        ways += [Way(1, cores(), batch) for batch in (1, 8, 32)]
         rates = dict.fromkeys(map(str, ways), 0.0)
         for way in ways:
             self.run(way, 2 * way.lanes * way.batch)

@@ -104,10 +104,6 @@ class StoredClasses:
         """Return the (n, D) rows of photos by their positions, in that order."""
         return self._store.read(self._digests[photos])
 
-    def count(self, c: int) -> int:
-        """Return how many photos of class c are used."""
-        return min(len(self._members[c]), self._shots or len(self._members[c]))
-
     def _used(self, c: int) -> Int64:
         """Return the photos that class c is made of; more than its shots where they fit."""
         members = self._members[c]

@@ -202,18 +202,19 @@ class RayEngine(Engine):
     ) -> Iterator[Result]:
         """Embed some photos, pass by pass, until each has its result."""
         todo: Sequence[int] = part
-        rows = self._table_photos(len(part), nodes)
+        rows, alone = self._table_photos(len(part), nodes), False
         while todo:
             seen = set[int]()
             for read in self._pass(nodes, pool, photos, todo, rows):
                 yield from _results(read, photos, seen)
             left = [i for i in todo if i not in seen]
-            if left and rows == 1:
+            if left and alone:
                 if not seen:
                     _check_alive(nodes, photos, left)
                 yield from (Broken(i, _lost(photos[i])) for i in left)
                 return
             todo, rows = left, max(1, rows // _FINER)
+            alone = rows == 1  # and not for the first time, when it may be a machine's loss
 
     def _pass(
         self,
@@ -255,7 +256,9 @@ class RayEngine(Engine):
         """Return how many photos go together: enough to be worth a task, and for all cores."""
         p = self._backbone.info.preprocess
         most = _TABLE_BYTES[self.device] // (p.height * p.width * 3)
-        share = count // (4 * (nodes.gpus if self.device == "cuda" else nodes.cpus))
+        # All GPUs may be lost meanwhile; others may come, and the pool waits for them.
+        workers = max(1, nodes.gpus) if self.device == "cuda" else nodes.cpus
+        share = count // (4 * workers)
         return max(1, min(most, max(share, _LEAST_PHOTOS)))
 
     def _note(self, nodes: Nodes, pool: Pool, before: frozenset[str]) -> None:

@@ -24,6 +24,7 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 # costs as much as the proxies of a small class.
 _GROUP_BYTES = 2**24
 _AHEAD = 2  # groups that wait for each core
+_RETRIES = 3  # how often a task that was lost is tried again: rows may be what ends it
 
 
 def generate_on(
@@ -66,7 +67,7 @@ def generate_on(
 
     large = [c for c in range(len(ks)) if is_large(source, c)]
     small = [c for c in range(len(ks)) if c not in set(large)]
-    task = nodes.ray.remote(imprint_group).options(num_cpus=1, max_retries=-1)
+    task = nodes.ray.remote(imprint_group).options(num_cpus=1, max_retries=_RETRIES)
     running: list[Any] = []
     for group in _groups(source, ks, small):
         if len(running) >= _AHEAD * nodes.cpus:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edge_imprint.imprinting.proxies import cores
 from edge_imprint_runtime.errors import ClusterError, MissingPackageError
 
 __all__ = ["Nodes", "first_line"]
@@ -98,7 +99,7 @@ class Nodes:
     def _connect(self, address: str) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if address == "local":
-            options |= {"num_cpus": _cores(), "include_dashboard": False}
+            options |= {"num_cpus": cores(), "include_dashboard": False}
         elif address != "auto":
             _check_address(address)
         try:
@@ -216,9 +217,3 @@ def _stderr_aside() -> Iterator[None]:
 
 def _print_nothing(*_: Any, **__: Any) -> None:
     """Stand in for what prints Ray's messages."""
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

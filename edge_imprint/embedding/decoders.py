@@ -165,7 +165,11 @@ class ProcessDecoders:
         self._setup = Setup(shape, preprocess, decode)
         self._tasks, self._limit, self._notes = tasks, limit, notes
         self._memory_file = shared_memory(shape)
-        self._blocks = SharedBlocks(self._memory_file, shape)
+        try:
+            self._blocks = SharedBlocks(self._memory_file, shape)
+        except OSError:
+            os.close(self._memory_file)
+            raise
         self._free: Channel[int] = Channel(shape.blocks, newest_first=True)
         for block in reversed(range(shape.blocks)):
             self._free.put(block)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.photos import Location, Remote
+from edge_imprint.photos.locations import MAX_PHOTO_BYTES
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import (
     EdgeImprintError,
@@ -25,11 +26,7 @@ from edge_imprint_runtime.errors import (
 from edge_imprint_runtime.images import decode_photo
 from edge_imprint_runtime.quick import check_decode
 
-__all__ = ["MAX_FILE_BYTES", "Chunk", "decode_chunk", "read_photo"]
-
-# A photo of the most pixels that are taken fits in, with 16 bits and no compression. A larger
-# file is none, and is not read into memory to find that out.
-MAX_FILE_BYTES = 2**31
+__all__ = ["Chunk", "decode_chunk", "read_photo"]
 
 _READERS = 8
 
@@ -54,7 +51,7 @@ def read_photo(photo: Location) -> bytes:
 
     Raises:
         UnreadableImageError: It is missing, may not be read, or is no regular file.
-        ImageTooLargeError: It is larger than `MAX_FILE_BYTES`.
+        ImageTooLargeError: It is larger than `MAX_PHOTO_BYTES`, and not read to find that out.
     """
     try:
         if isinstance(photo, Path):
@@ -62,10 +59,10 @@ def read_photo(photo: Location) -> bytes:
             # A pipe without a writer would be waited for without an end.
             if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
                 raise UnreadableImageError(f"cannot read the image {photo}: no regular file")
-            if found.st_size > MAX_FILE_BYTES:
+            if found.st_size > MAX_PHOTO_BYTES:
                 raise ImageTooLargeError(
                     f"the image {photo} has {found.st_size:,} bytes, the limit is "
-                    f"{MAX_FILE_BYTES:,}; make it smaller or take it out"
+                    f"{MAX_PHOTO_BYTES:,}; make it smaller or take it out"
                 )
         return photo.read_bytes()
     except (OSError, ValueError) as error:

@@ -117,22 +117,22 @@ def read_digests(
     return Digests(values, known)
 
 
-def remember_digests(paths: Sequence[Location], digests: Sequence[bytes]) -> None:
+def remember_digests(paths: Sequence[Location], digests: Digests) -> None:
     """Remember digests that were found elsewhere, such as by the nodes of a cluster.
 
     Of files that changed since shortly before this process began nothing is remembered, since
     they may have changed after they were read.
 
     Args:
-        paths: N photos, read since this process began.
-        digests: Their SHA-256, 32 bytes each.
+        paths: All N photos, as `read_digests` was given them: some of them would make the
+            memory of another folder, or push the others out of this one's.
+        digests: Theirs; those that are known were read since this process began, or
+            remembered.
     """
-    if not len(paths):
-        return
     seen = _Seen(paths)
-    values = np.frombuffer(b"".join(digests), np.uint8).reshape(len(paths), 32)
     settled = seen.readable & (seen.changed_ns < _STARTED_NS - _SETTLED_NS)
-    Memory(seen.root).learn(seen.names, seen.keys, values, settled)
+    kept = digests.known & settled
+    Memory(seen.root).learn(seen.names, seen.keys, digests.values, kept)
 
 
 class _Seen:

@@ -9,7 +9,8 @@ waits for another; what is decoded and not yet embedded is bounded.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import ctypes
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from edge_imprint.embedding.embedders import (
 )
 from edge_imprint.embedding.engine import Engine, Result
 from edge_imprint.embedding.gpus import choose_device
+from edge_imprint.imprinting.proxies import cores
 from edge_imprint.photos import Location
 from edge_imprint_runtime.errors import ParameterError, ProviderError
 from edge_imprint_runtime.quick import check_decode
@@ -33,20 +35,23 @@ if TYPE_CHECKING:
     from edge_imprint.embedding.lanes import Lanes
     from edge_imprint.embedding.torch_embedder import TorchEmbedder
 
-__all__ = ["LocalEngine", "usable_cores"]
+__all__ = ["LocalEngine"]
 
 # A process that decodes takes 0.2 s to start, in which a lane decodes as many photos of
 # 640x480: for fewer none is started.
 _FEW = 64
 _CPU_BLOCK = 2 * LANE_BATCH
 _CUDA_BLOCK = 32
+# For glibc: a block of this many bytes is mapped, and goes back as it is freed.
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 2**21
 
 
 class LocalEngine(Engine):
     """Embeds on this machine; see `Engine`.
 
     Args:
-        backbone: The backbone. Nothing is loaded or started before the first photo.
+        backbone: The backbone. Nothing is loaded or started before the first photo, but ONNX
+            Runtime's CUDA where ``auto`` chooses it: it may be installed and not start.
         device: ``cpu``; ``cuda``; ``auto``: CUDA where there is a GPU that can be used.
         autocast: ``bf16`` or ``fp16``, for torch on CUDA; None for float32.
         workers: Processes that decode, at most; 0: threads of this process decode; None: none
@@ -106,7 +111,7 @@ class LocalEngine(Engine):
         # Here, since a build whose embeddings are all cached makes an engine and needs none.
         from edge_imprint.embedding.lanes import Lanes
 
-        count = usable_cores() if self.device == "cpu" else 1
+        count = cores() if self.device == "cpu" else 1
         decoders = self._decoders(photos, count)
         try:
             embedder = self._loaded()  # while the first processes start
@@ -121,14 +126,26 @@ class LocalEngine(Engine):
             self._lanes.remove(lanes)
             for note in getattr(embedder, "notes", ()):
                 self._note(note)
+            del lanes, embedder
+            if not self._lanes:  # what comes next, such as the proxies, needs the memory
+                self._release()
 
     def close(self) -> None:
         """Give back processes, threads and memory; an `embed` that is under way ends."""
         for lanes in list(self._lanes):
             lanes.stop()
+        self._release()
+
+    def _release(self) -> None:
         if self._embedder is not None and hasattr(self._embedder, "close"):
             self._embedder.close()
         self._embedder = None
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+            # glibc keeps what threads freed, tens of MiB for threads that are gone, and learns
+            # to keep blocks as large as a class, too: what is freed from here on goes back.
+            glibc = ctypes.CDLL(None)
+            glibc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+            glibc.malloc_trim(0)
 
     def _decoders(self, photos: Sequence[Location], lanes: int) -> Decoders:
         from edge_imprint.embedding.decoders import ProcessDecoders, Tasks, ThreadDecoders
@@ -138,7 +155,7 @@ class LocalEngine(Engine):
         tasks = Tasks(photos, most=most, least=LANE_BATCH if cpu else most, takers=lanes)
         limit = self._workers
         if limit is None:
-            limit = 0 if len(photos) < _FEW else usable_cores()
+            limit = 0 if len(photos) < _FEW else cores()
         if limit == 0:
             return ThreadDecoders(tasks, p, decode=self._decode, most=most)
         try:
@@ -189,9 +206,3 @@ class LocalEngine(Engine):
     def _note(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

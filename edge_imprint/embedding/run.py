@@ -123,6 +123,16 @@ class Embeddings:
         """All of them, (n, D), in memory."""
         return self.store.read(self.digests)
 
+    @property
+    def kmeans_device(self) -> str:
+        """Where k-means runs: on CUDA only where torch has it on this machine.
+
+        What embedded on CUDA may be ONNX Runtime, or other machines of a cluster.
+        """
+        from edge_imprint.embedding.gpus import choose_device
+
+        return "cpu" if self.device == "cpu" else choose_device("auto", has_module=True).device
+
     def classes(self, *, shots: int | None = None, seed: int = 0) -> StoredClasses:
         """See them class by class, one at a time in memory."""
         return StoredClasses(
@@ -236,7 +246,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         check_max_broken(self.max_broken)
-        self._fresh = list[int]()  # photos whose digest an engine told
+        self._learned = False  # whether an engine has told digests that were not known
 
     def read(self, digests: Digests | None, *, anew: bool) -> None:
         """Get the photos' digests; ``anew``: the engine reads what is not remembered."""
@@ -280,7 +290,7 @@ class _Run:
                 self.values[indices] = np.frombuffer(
                     b"".join(result.digests), np.uint8
                 ).reshape(-1, 32)
-                self._fresh += [i for i in indices if not self.known[i]]
+                self._learned |= not self.known[indices].all()
                 self.known[indices] = True
                 self.embedded += len(indices)
                 done += len(indices)
@@ -289,11 +299,8 @@ class _Run:
 
     def remember(self) -> None:
         """Tell the memory of digests what an engine has read."""
-        if self._fresh:
-            remember_digests(
-                [self.photos.paths[i] for i in self._fresh],
-                [self.values[i].tobytes() for i in self._fresh],
-            )
+        if self._learned:
+            remember_digests(self.photos.paths, Digests(self.values, self.known))
 
     def result(self, engine: Engine) -> Embeddings:
         self._check_broken()

@@ -78,9 +78,8 @@ class TorchEmbedder:
 
     Attributes:
         device: As given.
-        asked: ``fp32``, ``bf16`` or ``fp16``: what was asked for.
-        arithmetic: What it computes in; ``fp32`` from the first batch on where autocast is
-            not alike enough.
+        arithmetic: What it computes in: ``fp32``, ``bf16`` or ``fp16``; ``fp32`` from the
+            first batch on where autocast is not alike enough.
         cosine: The smallest cosine between autocast and float32 over the first batch; None
             without autocast, and before.
         notes: What a user should know, each a sentence; complete when all is embedded.
@@ -115,7 +114,7 @@ class TorchEmbedder:
             raise MissingPackageError("torch", "embedding on CUDA", "host") from error
         self._lane: Lane = CpuLane() if device == "cpu" else CudaLane(device)
         self.device = device
-        self.asked = self.arithmetic = autocast or "fp32"
+        self.arithmetic = autocast or "fp32"
         self.cosine: float | None = None
         self.notes: list[str] = []
         self._photo = (preprocess.height, preprocess.width, 3)

@@ -198,7 +198,8 @@ class Worker:
 
 def _ended(process: subprocess.Popen[bytes], *, at_once: bool = False) -> int | None:
     """End a process, which holds nothing that would have to be put in order."""
-    for patience_s in (0.0 if at_once else 1.0, _END_S):
+    # One that dies may need long on a busy machine; killed, it would tell another cause.
+    for patience_s in (0.0 if at_once else 2 * _END_S, _END_S):
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(patience_s)
         process.kill()

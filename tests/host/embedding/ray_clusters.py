@@ -12,8 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 _NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-# A node that does not answer for some 5 s is dead; Ray itself waits for 25 s.
-_SYSTEM = {"health_check_period_ms": 1000, "health_check_failure_threshold": 5}
+# A node that does not answer for some 5 s is dead; Ray itself waits for 25 s. Its workers are
+# as nice as they can be, and on a busy machine would hardly get to run.
+_SYSTEM = {
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 5,
+    "worker_niceness": 0,
+}
 
 
 @contextmanager

@@ -68,7 +68,6 @@ def test_as_in_memory_where_a_class_fits(shots: int | None) -> None:
         assert not stored.large(c)
         assert stored[c][1] is None
         np.testing.assert_array_equal(stored[c][0], memory[c][0])
-        assert stored.count(c) == len(memory[c][0])
         (block,) = stored.blocks(c)
         np.testing.assert_array_equal(block[0], memory[c][0])
 
@@ -111,7 +110,6 @@ def test_shots_of_a_large_class_are_not_large() -> None:
     )
     assert not source.large(0)
     assert source[0][0].shape == (8, SIZE)
-    assert source.count(0) == 8
     assert kept.largest == 8
 
 
@@ -122,7 +120,7 @@ def test_more_shots_than_fit() -> None:
     )
     assert source.large(0)
     assert source[0][0].shape == (10, SIZE)
-    assert sum(len(block) for block, _ in source.blocks(0)) == source.count(0) == 30
+    assert sum(len(block) for block, _ in source.blocks(0)) == 30
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**16))

@@ -9,6 +9,7 @@ import signal
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,18 @@ import pytest
 from edge_imprint.backbones import Backbone
 from edge_imprint.embedding import cluster as cluster_module
 from edge_imprint.embedding.cluster import RayEngine
-from edge_imprint.embedding.cluster_tasks import locations, read_photos
+from edge_imprint.embedding.cluster_tasks import Read, locations, read_photos
 from edge_imprint.embedding.engine import Broken, Engine
 from edge_imprint.embedding.local import LocalEngine
 from edge_imprint.imprinting.proxies import generate
 from edge_imprint.imprinting.sources import ByClass
 from edge_imprint.photos.locations import Location, Member, Remote
-from edge_imprint_runtime.errors import EmbeddingError, ModelFileError, ProviderError
+from edge_imprint_runtime.errors import (
+    ClusterError,
+    EmbeddingError,
+    ModelFileError,
+    ProviderError,
+)
 from tests.host.embedding.ray_clusters import ray_cluster
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -174,6 +180,22 @@ def test_what_a_machine_raises_is_raised_here(engine: RayEngine) -> None:
         engine.generate(source, "mean", [1] * 4, 0)
 
 
+def test_rows_that_end_each_process_are_not_tried_for_ever(engine: RayEngine) -> None:
+    class EndsWhoReadsIt:
+        def __reduce__(self) -> Any:
+            return os._exit, (7,)
+
+    class Source:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, c: int) -> Any:
+            return np.ones((3, 4), np.float32), EndsWhoReadsIt()
+
+    with pytest.raises(ClusterError, match="clustering a class failed on a machine"):
+        engine.generate(Source(), "mean", [1], 0)
+
+
 def test_a_cluster_without_gpus_refuses_cuda(
     two_nodes: Any, network: Backbone, photos_folder: Path
 ) -> None:
@@ -181,6 +203,34 @@ def test_a_cluster_without_gpus_refuses_cuda(
     with pytest.raises(ProviderError, match="no machine of the Ray cluster has a GPU"):
         list(engine.embed([photos_folder / "red" / "red-0.png"]))
     engine.close()
+
+
+def test_large_photos_that_a_lost_machine_had_get_another_pass(
+    network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each is a table of its own from the start; that one is lost says nothing of the photo.
+    monkeypatch.setattr(cluster_module, "_TABLE_BYTES", {"cpu": 1})
+    engine, passes = RayEngine(network, device="cpu"), list[list[int]]()
+
+    def embed(nodes: Any, pool: Any, photos: Any, todo: Sequence[int], rows: int) -> Any:
+        passes.append(list(todo))
+        assert rows == 1
+        for i in set(todo) - ({1, 2} if len(passes) == 1 else {2}):
+            zeros = np.zeros((1, 32), np.uint8)
+            yield Read(np.array([i]), zeros, np.ones((1, 4), np.float32), ())
+
+    monkeypatch.setattr(engine, "_pass", embed)
+    nodes: Any = SimpleNamespace(cpus=2, gpus=0)
+    paths = [Path(f"{i}.png") for i in range(4)]
+    found = list(engine._embed(nodes, Any, paths, range(4)))
+    assert passes == [[0, 1, 2, 3], [1, 2]]
+    assert [r.index for r in found if isinstance(r, Broken)] == [2]
+
+
+def test_tables_where_all_gpus_are_lost(network: Backbone) -> None:
+    engine = RayEngine(network, device="cuda")
+    nodes: Any = SimpleNamespace(cpus=2, gpus=0)
+    assert engine._table_photos(400, nodes) == 100
 
 
 def test_a_worker_that_can_not_start_says_why(

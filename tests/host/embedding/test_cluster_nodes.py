@@ -35,11 +35,11 @@ def web_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def nobody() -> str:
-    """An address where nobody listens."""
+def nobody() -> Iterator[str]:
+    """An address where nobody listens, and that nobody else takes meanwhile."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_nobody_listens(nobody: str, network: Backbone) -> None:
@@ -70,7 +70,11 @@ def test_something_else_listens(web_server: str, monkeypatch: pytest.MonkeyPatch
         ("auto", "no cluster at auto: Could not find any running Ray instance; give "),
     ],
 )
-def test_an_address_that_is_none(address: str, says: str) -> None:
+def test_an_address_that_is_none(
+    address: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where clusters that run are told of
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(ClusterError, match=says) as error:
         Nodes(address)
     assert "\n" not in str(error.value)

@@ -15,7 +15,7 @@ from edge_imprint_runtime.errors import ClusterError, DeviceError
 def _all(pulled: Pulled) -> list[int]:
     found = []
     while not pulled.ended:
-        item = pulled.next(5)
+        item = pulled.next(60)
         if item is not None:
             found.append(item)
     return found
@@ -31,18 +31,18 @@ def test_what_the_iterator_raises_is_raised() -> None:
         raise OSError("gone")
 
     pulled = Pulled(items, 2)
-    assert pulled.next(5) == 1
+    assert pulled.next(60) == 1
     with pytest.raises(OSError, match="gone"):
-        pulled.next(5)
+        pulled.next(60)
     assert pulled.ended
-    assert pulled.next(5) is None
+    assert pulled.next(60) is None
 
 
 def test_nothing_yet_is_not_the_end() -> None:
     gate = threading.Event()
 
     def items() -> Iterator[int]:
-        gate.wait(10)
+        gate.wait(60)
         yield 1
 
     pulled = Pulled(items, 2)
@@ -63,10 +63,10 @@ def test_an_iterator_is_let_go_when_it_is_closed() -> None:
             let_go.set()
 
     pulled = Pulled(items, 1)
-    assert pulled.next(5) == 1
+    assert pulled.next(60) == 1
     pulled.close()
     assert pulled.ended
-    assert let_go.wait(10)
+    assert let_go.wait(60)
 
 
 def test_an_error_of_ours_stays_itself_and_another_is_the_clusters() -> None:

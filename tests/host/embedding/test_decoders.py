@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -16,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge_imprint.embedding import decoders
 from edge_imprint.embedding.decoders import Decoded, ProcessDecoders, Tasks, ThreadDecoders
+from edge_imprint.embedding.shared_blocks import BlockShape, shared_memory
 from edge_imprint_runtime import Preprocess
 from edge_imprint_runtime.images import photo_pixels
 from tests.standins.deadly_photos import DeadlyPhoto
@@ -69,6 +72,26 @@ def check(got: list[Decoded], photos: list[Path], broken: set[int]) -> None:
     for decoded in got:
         for i, pixels in zip(decoded.indices, decoded.pixels, strict=True):
             np.testing.assert_array_equal(pixels, photo_pixels(photos[i], P))
+
+
+def test_memory_that_can_not_be_mapped_is_given_back(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    made: list[int] = []
+
+    def remember(shape: BlockShape) -> int:
+        made.append(shared_memory(shape))
+        return made[0]
+
+    monkeypatch.setattr(decoders, "shared_memory", remember)
+    monkeypatch.setattr(decoders, "SharedBlocks", refuse)
+    with pytest.raises(OSError, match="allocate memory"):
+        processes([*photos], [])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(made[0])
 
 
 @given(st.integers(0, 200), st.integers(1, 16), st.integers(1, 16), st.integers(1, 8))

@@ -95,11 +95,11 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 def test_a_file_too_large_to_be_a_photo(tmp_path: Path) -> None:
     huge = tmp_path / "huge.jpg"
     with open(huge, "wb") as file:
-        file.truncate(2**31 + 1)  # a hole: it takes no room
+        file.truncate(2**30 + 1)  # a hole: it takes no room
     with pytest.raises(ImageTooLargeError) as caught:
         read_photo(huge)
     assert str(caught.value) == (
-        f"the image {huge} has 2,147,483,649 bytes, the limit is 2,147,483,648; "
+        f"the image {huge} has 1,073,741,825 bytes, the limit is 1,073,741,824; "
         "make it smaller or take it out"
     )
 

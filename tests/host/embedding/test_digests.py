@@ -212,14 +212,27 @@ def test_objects_by_what_their_store_says(tmp_path: Path) -> None:
 def test_digests_found_elsewhere_are_remembered(
     photos: list[Location], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [digest for digest in truth(photos) if digest is not None]
+    found = read_digests(photos, remember=False)
     remember_digests(photos, found)
     assert not any(known(photos))  # they changed since the process began
     started = digests._STARTED_NS
     monkeypatch.setattr(digests, "_STARTED_NS", started + 3600 * 10**9)
     remember_digests(photos, found)
     assert list(read_digests(photos, read=False)) == truth(photos)
-    remember_digests([], [])
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_few_found_elsewhere_push_no_others_out(
+    photos: list[Location], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest_memory, "_OTHERS", 3)
+    before = [photo for photo in photos if "class 0" in str(photo)]
+    read_digests(before)
+    found = read_digests(photos, remember=False)  # as by a cluster: two folders more
+    remember_digests(photos, found)
+    assert all(known(photos))
+    remember_digests(photos, Digests(found.values, np.zeros(20, np.bool_)))  # none was found
+    assert not any(known(photos))
 
 
 @pytest.mark.usefixtures("settled")

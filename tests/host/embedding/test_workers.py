@@ -200,5 +200,5 @@ def test_it_ends_by_itself_when_nobody_holds_its_socket(worker: Worker) -> None:
     assert process is not None
     assert worker._connection is not None
     worker._connection.close()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert not there(pid)
