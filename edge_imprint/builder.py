@@ -158,6 +158,8 @@ def build(
     inputs = [path for path in (data, onnx_path(named), weights) if path is not None]
     target = None if out is None else check_output(out, force=force, inputs=inputs)
     photos = find_photos(data, split=split)
+    if target is not None:
+        photos.spare(target)
     hold_out = round(hold_out, 6)  # as the head's note says it
     tell = progress or _silent
     digests = left_out = None
@@ -207,7 +209,7 @@ def build(
             false_alarm=false_alarm if calibrate else None,
             own=own,
             seed=random_state,
-            device=embedded.device,
+            device=embedded.kmeans_device,
             backbone=network.info,
             generate=getattr(engine, "generate", None),
             progress=progress,

@@ -157,7 +157,11 @@ def _part_of(out: Path, wanted: _Wanted) -> Iterator[BinaryIO | None]:
                 yield None
                 return
             if _is_at(file, part):  # else it was renamed while this waited
-                yield file
+                try:
+                    yield file
+                finally:
+                    if _is_at(file, part) and not os.path.getsize(part):  # nothing came
+                        part.unlink()
                 return
 
 

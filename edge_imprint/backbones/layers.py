@@ -15,7 +15,7 @@ import torch
 from edge_imprint_export.backbone.cut import spatial_axes
 from edge_imprint_runtime.errors import BackboneExportError, BackboneNotFoundError
 
-__all__ = ["LayerEmbedding", "near_layers"]
+__all__ = ["LayerEmbedding"]
 
 _MOST_NAMED = 5
 
@@ -57,7 +57,7 @@ class LayerEmbedding(torch.nn.Module):
         if layer not in names:
             raise BackboneNotFoundError(
                 f"the backbone {name.rpartition('#')[0]} has no layer {layer!r}; "
-                f"nearest: {', '.join(near_layers(layer, names))}"
+                f"nearest: {', '.join(_near_layers(layer, names))}"
             )
         self.network = network
         self._layer = layer
@@ -113,7 +113,7 @@ class LayerEmbedding(torch.nn.Module):
         return given[-1] if given else None
 
 
-def near_layers(layer: str, names: list[str]) -> list[str]:
+def _near_layers(layer: str, names: list[str]) -> list[str]:
     """Suggest up to five of a network's layers for one that it lacks."""
     near = difflib.get_close_matches(layer, names, n=_MOST_NAMED, cutoff=0.5)
     return near or [name for name in names if "." not in name][:_MOST_NAMED]

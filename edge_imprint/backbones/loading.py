@@ -73,7 +73,10 @@ def load_backbone(
             named, weights=file, random_weights=random_weights, preprocess=preprocess
         )
     if random_weights or (file is not None and named.kind != "python"):
-        raise ParameterError(f"the backbone {name} brings its own weights; give none")
+        raise ParameterError(
+            f"the backbone {name} brings its own weights; "
+            f"leave out {'--random-weights' if random_weights else '--weights'}"
+        )
     if named.kind == "python":
         from edge_imprint.backbones.torch_backbones import python_backbone
 
@@ -121,7 +124,7 @@ def graph_for(
     if weights is not None and kind != "file":
         raise ParameterError(
             f"the head was built with the {info.weights} weights of {info.name}; "
-            "give no weights file"
+            "leave out --weights"
         )
     found: onnx.ModelProto | None = export_package("backbone.cache").lookup(info)
     if found is not None:
@@ -178,6 +181,7 @@ def _prepared_by(backbone: Backbone, preprocess: Preprocess | None) -> Backbone:
     if (preprocess.height, preprocess.width) != (own.height, own.width):
         raise ParameterError(
             f"the backbone {backbone.info.name} takes {own.height}x{own.width} pixels, "
-            f"the preprocessing makes {preprocess.height}x{preprocess.width}"
+            f"the preprocessing makes {preprocess.height}x{preprocess.width}; "
+            "give another --preprocess"
         )
     return replace(backbone, info=replace(backbone.info, preprocess=preprocess))

@@ -15,10 +15,11 @@ import torch
 import torchvision
 from torch.overrides import TorchFunctionMode
 
+from edge_imprint.backbones import torchvision_models
 from edge_imprint.backbones.listing import Entry
 from edge_imprint_runtime.errors import BackboneNotFoundError
 
-__all__ = ["bare_module", "measure", "names", "tensor_shapes"]
+__all__ = ["measure", "names", "tensor_shapes"]
 
 
 # What makes tensors as large as a network; the rest may be read while it is built.
@@ -45,14 +46,12 @@ class _WithoutNumbers(TorchFunctionMode):
 
 def names() -> list[str]:
     """Name all that the installed libraries have, as ``KIND/NAME``, sorted."""
-    own: Any = torchvision.models  # it exports its registry untyped
-    listed = sorted(own.list_models(module=own))
     return [f"timm/{name}" for name in sorted(timm.list_models())] + [
-        f"torchvision/{name}" for name in listed
+        f"torchvision/{name}" for name in torchvision_models.names()
     ]
 
 
-def bare_module(name: str) -> torch.nn.Module:
+def _bare_module(name: str) -> torch.nn.Module:
     """Build a backbone without its classifier and without numbers.
 
     Args:
@@ -72,10 +71,8 @@ def bare_module(name: str) -> torch.nn.Module:
             with torch.device("meta"):
                 module: torch.nn.Module = timm.create_model(rest, num_classes=0)
         else:
-            from edge_imprint.backbones.torchvision_models import bare
-
             with _WithoutNumbers():
-                module = bare(rest)
+                module = torchvision_models.bare(rest)
     except Exception as error:  # what a network's constructor raises is its own
         raise BackboneNotFoundError(f"cannot make {name} without weights: {error}") from error
     finally:
@@ -97,7 +94,7 @@ def measure(name: str) -> Entry:
     """
     kind, _, rest = name.partition("/")
     size, weights = _timm_facts(rest) if kind == "timm" else _torchvision_facts(rest)
-    module = bare_module(name)
+    module = _bare_module(name)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     try:
         with torch.inference_mode():
@@ -121,7 +118,7 @@ def tensor_shapes(name: str) -> dict[str, tuple[int, ...]]:
     Raises:
         BackboneNotFoundError: The library can't make it on the meta device.
     """
-    state = bare_module(name).state_dict()
+    state = _bare_module(name).state_dict()
     return {key: tuple(value.shape) for key, value in state.items()}
 
 

@@ -66,7 +66,7 @@ def parse_name(text: str, layer: str | None = None) -> Name:
     kind = next((kind for kind, prefix in _PREFIXES.items() if text.startswith(prefix)), "")
     rest = text[len(_PREFIXES[kind]) :] if kind else text
     rest, own = _split(rest, is_file=kind == "onnx")
-    if not kind:
+    if not kind or not rest:
         if rest != "demo":
             raise BackboneNotFoundError(f"there is no backbone {text!r}; use {FORMS}")
         kind, rest = "demo", ""

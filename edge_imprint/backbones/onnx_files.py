@@ -18,9 +18,9 @@ from edge_imprint_runtime.errors import BackboneMismatchError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["onnx_backbone"]
+__all__ = ["assumed_preprocess", "onnx_backbone"]
 
-# ImageNet's, for ONNX files, which do not say what they were trained with.
+# ImageNet's: what most networks for photos were trained with.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _CROP = 0.875
@@ -58,7 +58,9 @@ def onnx_backbone(name: Name, *, assume: bool) -> Backbone:
         graphs, reader = export_package("graph"), export_package("backbone.onnx_file")
         # The graph, not the file: external weights count, notes and producers don't.
         digest = hashlib.sha256(graphs.to_bytes(graph)).hexdigest()
-        info = BackboneInfo(str(name), "own", digest, _preprocess(*graphs.image_size(graph)))
+        info = BackboneInfo(
+            str(name), "own", digest, assumed_preprocess(*graphs.image_size(graph))
+        )
         card = Card(info, ())
         cards.keep(card, reader.weight_files(file))
         make = Once(lambda: graph)
@@ -72,7 +74,8 @@ def onnx_backbone(name: Name, *, assume: bool) -> Backbone:
     return Backbone(card.info, lambda: _copy(make()), notes=(note,) if assume else ())
 
 
-def _preprocess(height: int, width: int) -> Preprocess:
+def assumed_preprocess(height: int, width: int) -> Preprocess:
+    """Return what is assumed of a network that does not say how its photos are prepared."""
     return Preprocess(
         height,
         width,

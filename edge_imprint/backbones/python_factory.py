@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from edge_imprint.backbones.names import Name
+from edge_imprint.backbones.onnx_files import assumed_preprocess
 from edge_imprint.backbones.torch_backbones import Network
 from edge_imprint.backbones.weights import load_into
 from edge_imprint_runtime.contract import Preprocess
@@ -34,18 +35,9 @@ from edge_imprint_runtime.errors import (
     ContractValueError,
 )
 
-__all__ = ["IMAGENET", "load"]
+__all__ = ["load"]
 
-IMAGENET = Preprocess(
-    224,
-    224,
-    resize="crop",
-    resize_height=256,
-    resize_width=256,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
-"""What most networks for photos were trained with; assumed where a factory does not say."""
+_ASSUMED = assumed_preprocess(224, 224)
 
 # Their sources change with their version, and heads would not fit any more.
 _NOT_OURS = (
@@ -94,12 +86,12 @@ def load(name: Name, *, weights: Path | None, assume: bool) -> Network:
         source = f"file:{weights.name}"
     note = (
         f"{name.base} does not say how photos are prepared for it; assumed: "
-        f"{format_preprocess(IMAGENET)} (let it return a pair, the module and such a line, or "
+        f"{format_preprocess(_ASSUMED)} (let it return a pair, the module and such a line, or "
         "give another with --preprocess)"
     )
     network = network.eval().requires_grad_(False).float().cpu()
     notes = (note,) if assume and preprocess is None else ()
-    return Network(network, source, preprocess or IMAGENET, identity, notes)
+    return Network(network, source, preprocess or _ASSUMED, identity, notes)
 
 
 @contextlib.contextmanager
@@ -177,7 +169,7 @@ def _read(made: Any, base: str) -> tuple[torch.nn.Module, Preprocess | None]:
         except ContractValueError as error:
             raise BackboneExportError(
                 f"the factory of the backbone {base} returned a preprocessing that can't be "
-                f"read: {error}; it is such as '{format_preprocess(IMAGENET)}'"
+                f"read: {error}; it is such as '{format_preprocess(_ASSUMED)}'"
             ) from error
     if not isinstance(network, torch.nn.Module) or not isinstance(
         stated, (Preprocess, type(None))

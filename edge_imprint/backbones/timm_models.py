@@ -27,7 +27,7 @@ from edge_imprint_runtime.errors import (
     WeightsError,
 )
 
-__all__ = ["class_names", "load", "nearest", "preprocess_of", "read_classifier"]
+__all__ = ["class_names", "load", "preprocess_of", "read_classifier"]
 
 _RANDOM_SEED = 0
 # Two ways through the same layers differ by rounding only; relative to the largest logit.
@@ -53,10 +53,11 @@ def load(
         WeightsError: The weights can't be had or don't fit.
     """
     if not timm.is_model(name):
-        near = nearest(name)
+        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
+        near = ", ".join(f"timm/{one}" for one in close)
         raise BackboneNotFoundError(
             f"timm {timm.__version__} has no model {name!r}"
-            + (f"; nearest: {', '.join(near)}" if near else "")
+            + (f"; nearest: {near}" if near else "")
         )
     pretrained = weights is None and not random_weights
     module: torch.nn.Module = _create(name, pretrained, 0)
@@ -65,11 +66,6 @@ def load(
         load_into(module, weights, name=f"timm/{name}")
         source = f"file:{weights.name}"
     return module.eval().requires_grad_(False).float(), source
-
-
-def nearest(name: str) -> list[str]:
-    """Suggest up to three of timm's names for one that it lacks."""
-    return difflib.get_close_matches(name.partition(".")[0], timm.list_models(), n=3)
 
 
 def preprocess_of(module: torch.nn.Module, name: str) -> Preprocess:

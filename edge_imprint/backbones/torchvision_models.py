@@ -21,7 +21,7 @@ from edge_imprint.backbones.weights import load_into, read_again
 from edge_imprint_runtime.contract import Preprocess
 from edge_imprint_runtime.errors import BackboneNotFoundError, ParameterError, WeightsError
 
-__all__ = ["bare", "load", "names", "nearest", "preprocess_of", "read_classifier"]
+__all__ = ["bare", "load", "names", "preprocess_of", "read_classifier"]
 
 _RANDOM_SEED = 0
 _CLASSES = 1000
@@ -37,11 +37,6 @@ def names() -> list[str]:
     """Name torchvision's classification models, sorted."""
     models: Any = torchvision.models  # it exports its registry untyped
     return sorted(models.list_models(module=models))
-
-
-def nearest(name: str) -> list[str]:
-    """Suggest up to three of torchvision's names for one that it lacks."""
-    return difflib.get_close_matches(name, names(), n=3)
 
 
 def bare(name: str) -> nn.Module:
@@ -169,10 +164,11 @@ def read_classifier(
 
 def _check(name: str) -> None:
     if name not in names():
-        near = nearest(name)
+        close = difflib.get_close_matches(name, names(), n=3)
+        near = ", ".join(f"torchvision/{one}" for one in close)
         raise BackboneNotFoundError(
             f"torchvision {torchvision.__version__} has no model {name!r}"
-            + (f"; nearest: {', '.join(near)}" if near else "")
+            + (f"; nearest: {near}" if near else "")
         )
 
 

@@ -67,7 +67,8 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     try:
         content = _read(file)
     except Exception as error:  # torch, pickle and safetensors each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason.partition("  (")[0][:200]  # torch asks to have its messages improved
         if "weights_only" in str(error):  # torch advises to run what the file brings
             brings = "unsupported global" in str(error).lower()
             reason = "it brings code" if brings else "it is damaged, or no checkpoint"

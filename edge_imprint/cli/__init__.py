@@ -55,9 +55,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"edge_imprint.cli.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+        return _command(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -76,6 +74,12 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _command(name: str) -> click.Command:
+    module = importlib.import_module(f"edge_imprint.cli.{_COMMANDS[name][0]}")
+    command: click.Command = getattr(module, name)
+    return command
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,8 +119,8 @@ def _run(arguments: list[str]) -> int:
         if isinstance(error, click.UsageError):
             text = f"{text}; see '{command} --help'"
         return _fail(text, error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _interrupted()
+    except (KeyboardInterrupt, click.exceptions.Abort) as stop:
+        return _interrupted(str(stop.__cause__ or stop))  # click makes the one the other
     except BrokenPipeError:
         # The reader (head, less) went away: what is left of stdout goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -131,7 +135,7 @@ def _run(arguments: list[str]) -> int:
             return _interrupted()
         error = _missing_package(error)
         if isinstance(error, EdgeImprintError):
-            return _fail(str(error), error.exit_code)
+            return _fail(_with_dashes(str(error), arguments), error.exit_code)
         if "--debug" in arguments:
             raise
         text = " ".join(str(error).split())[:300]
@@ -155,6 +159,18 @@ def _missing_package(error: Exception) -> Exception:
     return error
 
 
+def _with_dashes(text: str, arguments: list[str]) -> str:
+    """Name an option as the command line does, where a message begins with a parameter."""
+    parameter, must, rest = text.partition(" must ")
+    if not must:
+        return text
+    command = _command(next(one for one in arguments if one in _COMMANDS))
+    for option in command.params:
+        if parameter in (option.name, option.opts[0].lstrip("-").replace("-", "_")):
+            return f"{option.opts[0]} must {rest}"
+    return text
+
+
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt; but leave at once while a library is being imported.
 
@@ -168,8 +184,9 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _interrupted() -> int:
-    return _fail("interrupted; no file was left half-written", 130)
+def _interrupted(more: str = "") -> int:
+    text = "interrupted; no file was left half-written"
+    return _fail(f"{text}; {more}" if more else text, 130)
 
 
 def _by_interrupt(error: BaseException | None) -> bool:

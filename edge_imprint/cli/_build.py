@@ -75,7 +75,9 @@ _FEW = 5
     help="Instead of the backbone's own filter; linear: for frames of any size.",
 )
 @embedding_options
-@click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
+@click.option(
+    "--seed", "random_state", default=0, show_default=True, help="For whatever is drawn."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 @FORCE
 def build(
@@ -91,7 +93,7 @@ def build(
     hold_out: float,
     interpolation: str | None,
     chosen: Chosen,
-    seed: int,
+    random_state: int,
     as_json: bool,
     force: bool,
 ) -> None:
@@ -122,7 +124,7 @@ def build(
             split=chosen.split,
             how=chosen.how,
             max_broken=chosen.max_broken,
-            random_state=seed,
+            random_state=random_state,
             force=force,
             progress=tell,
         )

@@ -101,7 +101,7 @@ def verify(dry_run: bool, as_json: bool) -> None:
 
 def _show(as_json: bool) -> None:
     from edge_imprint.embedding.cache import manage
-    from edge_imprint_runtime.files import cache_folder
+    from edge_imprint_runtime.files import cache_folder, size_text
 
     spaces, others = manage.spaces(), manage.others()
     folder = cache_folder()
@@ -125,14 +125,14 @@ def _show(as_json: bool) -> None:
     if not spaces and not others:
         say(f"{folder} holds nothing yet")
         return
-    say(f"{folder}: {_size_text(total)}")
+    say(f"{folder}: {size_text(total)}")
     if spaces:
         say("")
         rows = [
             [
                 _made_by(space.facts),
                 f"{space.embeddings:,}",
-                _size_text(space.bytes),
+                size_text(space.bytes),
                 _age_text(space.used_unix_s),
             ]
             for space in spaces
@@ -140,7 +140,7 @@ def _show(as_json: bool) -> None:
         table("", ["embeddings", "photos", "size", "last used"], rows)
     if others:
         say("")
-        rows = [[other.what, str(other.files), _size_text(other.bytes)] for other in others]
+        rows = [[other.what, str(other.files), size_text(other.bytes)] for other in others]
         table("", ["besides", "files", "size"], rows)
 
 
@@ -158,8 +158,10 @@ def _tell_gone(files: int, size_bytes: int, dry_run: bool, as_json: bool) -> Non
         facts = {"files": files, "bytes": size_bytes, "dry_run": dry_run}
         print_json({"format": _FORMAT, **facts})
     else:
+        from edge_imprint_runtime.files import size_text
+
         verb = "would be removed" if dry_run else "removed"
-        say(f"{_files(files)}, {_size_text(size_bytes)} {verb}")
+        say(f"{_files(files)}, {size_text(size_bytes)} {verb}")
 
 
 def _age_s(text: str | None) -> float | None:
@@ -186,12 +188,6 @@ def _size_bytes(text: str | None) -> int | None:
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count:,} files"
-
-
-def _size_text(size_bytes: int) -> str:
-    from edge_imprint_runtime.files import size_text
-
-    return size_text(size_bytes) if size_bytes < 1e9 else f"{size_bytes / 1e9:.1f} GB"
 
 
 def _age_text(unix_s: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,16 @@ def embedding_options(command: _Command) -> _Command:
     @functools.wraps(command)
     def gathered(**given: Any) -> Any:
         own = {name: given.pop(name) for name in _NAMES}
-        return command(chosen=_chosen(**own), **given)
+        try:
+            return command(chosen=_chosen(**own), **given)
+        except KeyboardInterrupt as stop:
+            from edge_imprint_runtime.files import cache_folder
+
+            if own["no_cache"] or not os.access(cache_folder(), os.W_OK):
+                raise
+            raise KeyboardInterrupt(
+                "what was embedded is kept, and the same command goes on from there"
+            ) from stop
 
     for option in reversed(_OPTIONS):
         option(gathered)

@@ -32,6 +32,8 @@ from edge_imprint.evaluation.evaluate import evaluate as run_evaluate
 from edge_imprint.evaluation.page import COLUMNS, cells, not_run, percent, render, worst_first
 from edge_imprint.evaluation.result import INTERVAL, Evaluation, as_json
 from edge_imprint.photos import find_photos
+from edge_imprint.photos.locations import is_url
+from edge_imprint.photos.patterns import is_pattern
 from edge_imprint_runtime.contract import BackboneInfo
 from edge_imprint_runtime.errors import NoImagesError, ParameterError
 from edge_imprint_runtime.files import check_output, write_atomic
@@ -67,7 +69,9 @@ class _Data:
 @click.option("--backbone", help="For photos: as for build, such as demo or timm/NAME.")
 @click.option("--html", type=click.Path(), help="A page to write, with charts and pictures.")
 @click.option("--folds", default=5, show_default=True, help="Parts of the cross-validation.")
-@click.option("--seed", default=0, show_default=True, help="For whatever is drawn.")
+@click.option(
+    "--seed", "random_state", default=0, show_default=True, help="For whatever is drawn."
+)
 @embedding_options
 @click.option("--json", "as_json_", is_flag=True, help="Print all of it as JSON on stdout.")
 @FORCE
@@ -76,7 +80,7 @@ def evaluate(
     backbone: str | None,
     html: str | None,
     folds: int,
-    seed: int,
+    random_state: int,
     chosen: Chosen,
     as_json_: bool,
     force: bool,
@@ -94,7 +98,7 @@ def evaluate(
             f"an embeddings file needs no backbone; leave out {given[0]}, or name photos"
         )
     if not bare and backbone is None:
-        if not os.path.exists(data):
+        if not (os.path.exists(data) or is_url(data) or is_pattern(data)):
             raise NoImagesError(
                 f"there is no {data}; name a folder of class folders, a CSV or a .npz file"
             )
@@ -111,19 +115,19 @@ def evaluate(
             file = read_embeddings(data)
             read = _Data(file.embeddings, file.class_index, file.labels, file.paths)
         else:
-            read = _embed(data, backbone, chosen, tell)
+            read = _embed(data, backbone, chosen, html, tell)
         found = run_evaluate(
             read.embeddings,
             read.class_index,
             read.labels,
             folds=folds,
-            seed=seed,
+            seed=random_state,
             device=read.device,
             backbone=read.backbone,
             paths=read.paths,
             progress=tell,
         )
-    commands = _commands(found, data, given, seed)
+    commands = _commands(found, data, given, random_state)
     if html is not None:
         page = render(found, title=Path(data).name, commands=commands, pictures=not bare)
         write_atomic(html, page.encode("utf-8", "backslashreplace"), force=force)
@@ -133,8 +137,12 @@ def evaluate(
         _show(found, commands, html)
 
 
-def _embed(data: str, backbone: str, chosen: Chosen, tell: Progress) -> _Data:
+def _embed(
+    data: str, backbone: str, chosen: Chosen, html: str | None, tell: Progress
+) -> _Data:
     photos = find_photos(data, split=chosen.split)
+    if html is not None:
+        photos.spare(Path(html))
     tell("loading the backbone", 0, 1)
     network = load_backbone(
         backbone,
@@ -155,7 +163,7 @@ def _embed(data: str, backbone: str, chosen: Chosen, tell: Progress) -> _Data:
         note(f"skipped: {len(embedded.skipped) - _SHOWN} more")
     paths = tuple(str(photos.paths[i]) for i in embedded.kept)
     rows, index = embedded.rows, embedded.class_index
-    return _Data(rows, index, photos.labels, paths, network.info, embedded.device)
+    return _Data(rows, index, photos.labels, paths, network.info, embedded.kmeans_device)
 
 
 def _commands(found: Evaluation, data: str, given: Sequence[str], seed: int) -> list[str]:

@@ -242,7 +242,8 @@ def _frame(input_form: str, text: str | None, colour: str | None) -> Frame | Non
     try:
         return Frame(match[1], height, width, matrix, levels)
     except ContractValueError as error:
-        raise click.BadParameter(str(error), param_hint="--frame") from error
+        hint = "--frame" if colour is None else "--frame or --frame-colour"
+        raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def _teachable(asked: bool, target: str, limits: dict[str, int] | None) -> bool | Teachable:

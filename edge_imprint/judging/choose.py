@@ -56,11 +56,6 @@ class Choice:
     accuracy_by_k: tuple[float, ...]
     accuracy: float
 
-    @property
-    def best_k(self) -> int:
-        """The best k that is the same for all classes; the smallest where several are."""
-        return self.candidates[int(np.argmax(self.accuracy_by_k))]
-
 
 def choose_proxies(
     source: ClassSource,

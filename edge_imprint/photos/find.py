@@ -56,12 +56,14 @@ def find_photos(data: str | os.PathLike[str], *, split: str | None = None) -> Ph
         ContractValueError: A class name can't be a label.
     """
     name = os.fspath(data)
+    if not name:  # to a Path it is the folder at hand
+        raise NoImagesError("the name of the data is empty; name a folder, a file or a URL")
     photos = _remote(name, split) if is_url(name) else _local(name, split)
     check_labels(photos.labels)
     if len(photos.labels) < 2:
+        only = f"{name} holds one class only ({photos.labels[0]!r})"
         raise TooFewClassesError(
-            f"{name} holds one class only ({photos.labels[0]!r}); "
-            "a classifier needs at least two"
+            "; ".join([only, "a classifier needs at least two", *photos.notes])
         )
     return photos
 
@@ -85,9 +87,14 @@ def photos_of_folders(
     """
     if not found.names:
         inside = f"{home}/CLASS/" if isinstance(home, str) else f"{home / 'CLASS'}/"
+        advice = f"put each class's photos into {inside}"
+        if found.outside:
+            raise NoImagesError(
+                f"{home} holds images, but none in class subfolders; {advice}, or name the "
+                "folder above if these are the photos of one class"
+            )
         raise NoImagesError(
-            f"{home} holds no images ({suffix_list()}) in class subfolders; "
-            f"put each class's photos into {inside}"
+            f"{home} holds no images ({suffix_list()}) in class subfolders; {advice}"
         )
     named = list(found.names)
     labels = tuple(sorted(named))
@@ -131,12 +138,12 @@ def _from_folder(root: Path, split: str | None) -> Photos:
         root = root / split
     found = class_folders(root)
     if not found.names:
-        shards = sorted(glob.glob(os.path.join(glob.escape(str(root)), "*.tar")))
+        entries = sorted(os.listdir(root))
+        shards = [root / entry for entry in entries if entry.lower().endswith(".tar")]
+        if not shards:  # of compressed ones the first says what to do
+            shards = [root / entry for entry in entries if entry.lower().endswith(_COMPRESSED)]
         if shards:
-            return _from_shards([Path(shard) for shard in shards], str(root))
-        for entry in sorted(os.listdir(root)):
-            if entry.lower().endswith(_COMPRESSED):
-                return _from_shards([root / entry], str(root))  # which says what to do
+            return _from_shards(shards, str(root))
     return photos_of_folders(found, root)
 
 
@@ -151,7 +158,9 @@ def _matching(pattern: str) -> list[Path]:
     shards: list[Path] = []
     for name in expand_braces(pattern):
         if has_wildcard(name):
-            shards += [Path(found) for found in sorted(glob.glob(name))]
+            shards += [
+                Path(found) for found in sorted(glob.glob(name)) if os.path.isfile(found)
+            ]
         elif os.path.isfile(name):
             shards.append(Path(name))
         else:
@@ -164,7 +173,7 @@ def _matching(pattern: str) -> list[Path]:
 def _no_split(split: str | None, name: str) -> None:
     if split is not None:
         raise ParameterError(
-            f"the shards {name} have no splits; leave out the split and name the shards of "
+            f"the shards {name} have no splits; leave out --split and name the shards of "
             f"one, as in {split}-*.tar"
         )
 

@@ -32,16 +32,17 @@ class ClassFolders:
     Attributes:
         names: Of the photos below the folder, by class; sorted within each.
         ignored: How many other files there are.
+        outside: How many images lie in no class folder.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, Texts] = {}
-        self.ignored = 0
-        self._outside, self._empty, self._nested = 0, list[str](), True
+        self.ignored, self.outside = 0, 0
+        self._empty, self._nested = list[str](), True
 
     def add_file(self, name: str) -> None:
         """Count a file that lies in no class folder."""
-        self._outside += is_image(name)
+        self.outside += is_image(name)
         self.ignored += not is_image(name)
 
     def add_class(self, label: str, found: list[bytes], others: int) -> None:
@@ -64,8 +65,8 @@ class ClassFolders:
 
     def notes(self, root: str) -> Iterator[str]:
         """Yield what a user should know, each a sentence."""
-        if self._outside:
-            yield f"{self._outside} images lie outside the class folders and were left out"
+        if self.outside:
+            yield f"{self.outside} images lie outside the class folders and were left out"
         if self._empty:
             names = ", ".join(repr(name) for name in self._empty[:5])
             yield f"no class, for want of images of a known kind: {names}"

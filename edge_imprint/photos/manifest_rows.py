@@ -7,6 +7,7 @@ import csv
 from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
+from edge_imprint.photos.tar_headers import COMPRESSED
 from edge_imprint_runtime.errors import ManifestError, MissingPackageError
 
 __all__ = ["Row", "csv_rows", "parquet_rows"]
@@ -22,6 +23,22 @@ _OTHER_NAMES = {
     "label": ("class", "class_name", "classname", "category", "target", "labels", "y", "tag"),
     "split": ("subset", "fold", "set", "partition"),
 }
+
+_UNPACK = "unpack it and name the folder (of archives only tar shards are read as they are)"
+# What files of another kind begin with: what they are, what to do.
+_KINDS = {
+    b"PK\x03\x04": (
+        "a zip file or a spreadsheet",
+        f"{_UNPACK}, or save the spreadsheet as CSV",
+    ),
+    b"PK\x05\x06": ("an empty zip file", "give a folder or a CSV file"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z file", _UNPACK),
+    b"Rar!\x1a\x07": ("a rar file", _UNPACK),
+    **{magic: (f"compressed ({kind})", _UNPACK) for magic, kind in COMPRESSED.items()},
+    b"\x89PNG": ("a photo", "name the folder of the class folders, or give a CSV file"),
+    b"\xff\xd8\xff": ("a photo", "name the folder of the class folders, or give a CSV file"),
+}
+_TAR_MAGIC = slice(257, 262)
 
 
 class Row(NamedTuple):
@@ -68,10 +85,11 @@ def csv_rows(file: IO[bytes], name: str, notes: list[str]) -> Iterator[Row]:
                     f"names {len(header)} columns; put a field that holds a comma in quotes"
                 )
             row += [""] * (len(header) - len(row))
-            if not row[path] or not row[label]:
+            class_ = row[label].strip()  # a blank after a comma makes no other class
+            if not row[path] or not class_:
                 raise ManifestError(f"{name}, line {rows.line_num}: path or label is empty")
-            given = "" if split is None else row[split]
-            yield Row(rows.line_num, row[path], row[label], given)
+            given = "" if split is None else row[split].strip()
+            yield Row(rows.line_num, row[path], class_, given)
     except csv.Error as error:
         raise ManifestError(
             f"{name}, line {rows.line_num}: no CSV ({error}); put fields that hold commas, "
@@ -115,11 +133,12 @@ def parquet_rows(file: IO[bytes], name: str, notes: list[str]) -> Iterator[Row]:
                 columns["path"], columns["label"], splits, strict=True
             ):
                 line += 1
-                if where in (None, "") or class_ in (None, ""):
+                text = "" if class_ is None else str(class_).strip()
+                if not where or not text:
                     raise ManifestError(f"{name}, row {line}: path or label is empty")
-                yield Row(line, where, str(class_), "" if part is None else str(part))
+                yield Row(line, where, text, "" if part is None else str(part).strip())
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0][:120]
+        first = (str(error) or type(error).__name__).splitlines()[0][:120].rstrip(".")
         raise ManifestError(
             f"cannot read {name} as Parquet: {first}; write it again, or give a CSV file"
         ) from error
@@ -195,7 +214,8 @@ def _lines(file: IO[bytes], name: str) -> Iterator[str]:
             line = line.removeprefix(b"\xef\xbb\xbf")  # spreadsheets write a byte order mark
         if b"\0" in line:
             raise ManifestError(
-                f"{name}, line {number}: holds a zero byte; save the manifest as CSV in UTF-8"
+                f"{name}, line {number}: holds a zero byte; save the manifest as CSV in "
+                "UTF-8, or unpack it if it is an archive"
             )
         try:
             yield line.decode()
@@ -227,17 +247,8 @@ def _check_kind(start: bytes, name: str) -> None:
     """Refuse what is well known to be something else."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ManifestError(f"{name} is in UTF-16; save the manifest as CSV in UTF-8")
-    for magic, kind in (
-        (b"PK\x03\x04", "a zip file or a spreadsheet"),
-        (b"\x1f\x8b", "compressed (gzip)"),
-        (b"\xfd7zXZ", "compressed (xz)"),
-        (b"BZh", "compressed (bzip2)"),
-        (b"\x28\xb5\x2f\xfd", "compressed (zstd)"),
-        (b"\x89PNG", "a photo"),
-        (b"\xff\xd8\xff", "a photo"),
-    ):
+    if start[_TAR_MAGIC] == b"ustar":
+        raise ManifestError(f"{name} is a tar file, not a manifest; let its name end in .tar")
+    for magic, (kind, advice) in _KINDS.items():
         if start.startswith(magic):
-            raise ManifestError(
-                f"{name} is {kind}, not a manifest; "
-                "give a CSV file, or a folder (unpacked, if this is an archive)"
-            )
+            raise ManifestError(f"{name} is {kind}, not a manifest; {advice}")

@@ -218,6 +218,8 @@ class _Listed:
                         raise ValueError("not a file but a folder, a pipe or a device")
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
+                if "\\" in path:
+                    reason += ", write / instead of \\"
                 problems.append(
                     f"cannot read the image {self.home / path}: {reason} "
                     f"({self.unit} {self.line[i]} of {self.name})"

@@ -23,16 +23,21 @@ __all__ = ["remote_folder", "remote_manifest", "remote_shards"]
 def remote_folder(url: str) -> Photos:
     """List the photos in class folders below a URL, or in the shards there.
 
+    An object itself is read as a manifest, whatever its name, as a file of this machine is.
+
     Args:
         url: What holds the class folders or the shards.
 
     Raises:
         RemoteError: It can't be listed.
         NoImagesError: It holds neither.
+        ManifestError: It is an object, and no manifest.
         ShardError: A shard can't be read.
     """
     place = Place(url)
     folders, objects = place.entries()
+    if not folders and not objects and place.about() is not None:  # it is an object itself
+        return remote_manifest(url, None)
     found, sizes, stamps = ClassFolders(), list[int](), list[bytes]()
     for one in objects:
         found.add_file(one.name)

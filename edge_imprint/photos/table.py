@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_imprint.photos.locations import Location, Member, Remote, is_url
+from edge_imprint_runtime.files import check_output
 
 __all__ = ["Files", "Int64", "Locations", "Members", "Photos", "Texts"]
 
@@ -55,6 +56,11 @@ class Texts:
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(self.encoded(index))
 
+    def ending_in(self, end: bytes) -> Iterator[int]:
+        """Yield the indices of the texts that end so."""
+        if end in self._block:  # of a million texts mostly none does
+            yield from (i for i in range(len(self)) if self.encoded(i).endswith(end))
+
     def take(self, positions: Int64) -> Texts:
         """Return some of the texts, in the order given."""
         return Texts([self.encoded(i) for i in positions.tolist()])
@@ -78,6 +84,14 @@ class Locations(Sequence[Location]):
 
         Args:
             positions: (n,) integers, in the order wanted.
+        """
+
+    @abstractmethod
+    def sources(self, name: str) -> Iterator[Path]:
+        """Yield the files of this machine that are read for them and may be of this name.
+
+        Args:
+            name: A file's name without its folder.
         """
 
     @property
@@ -153,6 +167,11 @@ class Files(Locations):
             None if self._stamps is None else self._stamps.take(at),
         )
 
+    def sources(self, name: str) -> Iterator[Path]:
+        """Yield files; see `Locations.sources`."""
+        named = map(self._at, self._names.ending_in(os.fsencode(name)))
+        yield from (one for one in named if isinstance(one, Path))
+
     @property
     def nbytes(self) -> int:
         """How many bytes it holds."""
@@ -194,6 +213,10 @@ class Members(Locations):
             self._archives, self._archive[at], self._names.take(at), self._places[at]
         )
 
+    def sources(self, name: str) -> Iterator[Path]:
+        """Yield shards; see `Locations.sources`."""
+        yield from (one for one in self._archives if isinstance(one, Path))
+
     @property
     def nbytes(self) -> int:
         """How many bytes it holds, without the shards' own names."""
@@ -220,6 +243,15 @@ class Photos:
     ignored_files: int = 0
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    def spare(self, output: Path) -> None:
+        """Refuse a file to be written that is one of these photos, or a shard of theirs.
+
+        Raises:
+            OutputWriteError: It is.
+        """
+        if isinstance(self.paths, Locations) and output.exists():
+            check_output(output, force=True, inputs=self.paths.sources(output.name))
 
     def select(self, positions: npt.ArrayLike) -> Photos:
         """Return some of the photos; labels, notes and problems stay.

@@ -8,20 +8,21 @@ from typing import IO, NamedTuple
 
 from edge_imprint_runtime.errors import ShardError
 
-__all__ = ["BLOCK_BYTES", "Entry", "TarReader"]
+__all__ = ["COMPRESSED", "Entry", "TarReader"]
 
-BLOCK_BYTES = 512
+_BLOCK_BYTES = 512
 
 # Names and PAX records longer than any file system's: a damaged or a hostile header.
 _MAX_NAME_BYTES = 2**20
 
-_COMPRESSED = {
+COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
 }
+"""What compressed files begin with -> what they are."""
 
 
 class Entry(NamedTuple):
@@ -59,11 +60,11 @@ class TarReader:
     def __init__(self, file: IO[bytes], size: int, name: str) -> None:
         self._file, self._size, self._name = file, size, name
         self.cut = ""
-        start = self._read(0, BLOCK_BYTES)
-        whole = len(start) == BLOCK_BYTES
+        start = self._read(0, _BLOCK_BYTES)
+        whole = len(start) == _BLOCK_BYTES
         if whole and (not any(start) or _sum_of(start) == _number(start[148:156])):
             return
-        for magic, kind in _COMPRESSED.items():
+        for magic, kind in COMPRESSED.items():
             if start.startswith(magic):
                 raise ShardError(
                     f"the shard {name} is compressed ({kind}), and photos can't be read out "
@@ -80,8 +81,8 @@ class TarReader:
         """
         at, name, size = 0, None, None
         while True:
-            header = self._read(at, BLOCK_BYTES)
-            if len(header) < BLOCK_BYTES:
+            header = self._read(at, _BLOCK_BYTES)
+            if len(header) < _BLOCK_BYTES:
                 self._note_end(at, header)
                 return
             if not any(header):
@@ -90,7 +91,7 @@ class TarReader:
                 self.cut = f"is damaged at byte {at:,}"
                 return
             found = _number(header[124:136]) if size is None else size
-            data = at + BLOCK_BYTES
+            data = at + _BLOCK_BYTES
             if found < 0:
                 self.cut = f"is damaged at byte {at:,} (a size below zero)"
                 return
@@ -98,11 +99,11 @@ class TarReader:
                 inside = _text(header, name).decode("utf-8", "replace")[-80:]
                 self.cut = f"is cut short after {self._size:,} bytes, inside {inside}"
                 return
-            at = data + -(-found // BLOCK_BYTES) * BLOCK_BYTES
+            at = data + -(-found // _BLOCK_BYTES) * _BLOCK_BYTES
             kind = header[156:157]
             if kind in (b"L", b"K", b"x", b"g"):
                 if found > _MAX_NAME_BYTES:
-                    self.cut = f"is damaged at byte {data - BLOCK_BYTES:,} (an endless name)"
+                    self.cut = f"is damaged at byte {data - _BLOCK_BYTES:,} (an endless name)"
                     return
                 long, large = _meant(kind, self._read(data, found))
                 name, size = long or name, size if large is None else large

@@ -103,8 +103,12 @@ def _reason(error: Exception) -> str:
 
 def size_text(size_bytes: int) -> str:
     """Return a file's size for people."""
-    small = size_bytes < 1_000_000
-    return f"{size_bytes / 1e3:.0f} kB" if small else f"{size_bytes / 1e6:.1f} MB"
+    if size_bytes < 1000:
+        return "1 byte" if size_bytes == 1 else f"{size_bytes} bytes"
+    if size_bytes < 1_000_000:
+        return f"{size_bytes / 1e3:.0f} kB"
+    large = size_bytes >= 1_000_000_000
+    return f"{size_bytes / 1e9:.1f} GB" if large else f"{size_bytes / 1e6:.1f} MB"
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,8 +67,9 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[st
         raise HeadFileError(f"there is no file {path}") from error
     # AttributeError: safetensors 0.8 looks numpy up for types that it lacks, such as float8.
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = "it is a folder" if os.path.isdir(path) else f"safetensors: {error}"
         raise HeadFileError(
-            f"{path} is not a head file (safetensors: {error}); a head is what "
+            f"{path} is not a head file ({reason}); a head is what "
             "'edge-imprint build' writes, 'export' makes a model of it"
         ) from error
 

@@ -231,10 +231,10 @@ def test_a_long_run_gives_a_small_page_soon(save: Save) -> None:
         for name, values in sensors["readings"].items()
     }
     found = save(with_series(made | {"sensors": sensors}, *series))
-    start = time.monotonic()
+    start = time.process_time()
     text = bench_page.render(found)
     assert len(text) < 1_500_000
-    assert time.monotonic() - start < 60  # a machine under load; alone it takes three
+    assert time.process_time() - start < 60  # a slow machine; else it takes three
 
 
 @pytest.mark.usefixtures("no_matplotlib")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,11 @@ import pytest
 from PIL import Image
 
 from edge_imprint import Backbone, ImprintClassifier, build
+from edge_imprint.embedding.engine import Result
+from edge_imprint.embedding.gpus import find_gpus
+from edge_imprint.embedding.local import LocalEngine
 from edge_imprint.embedding.run import How
+from edge_imprint.photos import Location
 from edge_imprint_runtime import Head, Preprocess
 from edge_imprint_runtime.errors import (
     BackboneNotFoundError,
@@ -255,3 +259,24 @@ def test_a_loaded_backbone_takes_no_weights(photos_folder: Path, network: Backbo
         ParameterError, match="a loaded backbone has its weights and preprocessing; give none"
     ):
         build(photos_folder, backbone=network, random_weights=True)
+
+
+def test_embedded_on_cuda_elsewhere(
+    photos_folder: Path, network: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By a cluster's GPUs or by ONNX Runtime; torch here has none, and the CPU clusters.
+    if find_gpus().count:
+        pytest.skip("this machine has CUDA")
+
+    class Elsewhere(LocalEngine):
+        def embed(self, photos: Sequence[Location]) -> Iterator[Result]:
+            yield from super().embed(photos)
+            self.device = "cuda"
+
+    monkeypatch.setattr(
+        "edge_imprint.builder.make_engine", lambda backbone, how: Elsewhere(backbone)
+    )
+    made = build(photos_folder, backbone=network, how=How(cache=False))
+    assert made.device == "cuda"
+    here = build(photos_folder, backbone=network, how=How(cache=False, device="cpu"))
+    np.testing.assert_array_equal(made.head.proxies, here.head.proxies)

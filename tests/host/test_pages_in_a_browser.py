@@ -67,7 +67,7 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Browse:
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=600,
         )
         return done.stdout
 

@@ -111,9 +111,13 @@ def test_a_size_that_the_network_refuses() -> None:
     ("name", "start", "nearest"),
     [
         ("resnet18", f"there is no backbone 'resnet18'; use {FORMS}; nearest: ", "/resnet18"),
-        ("torchvision/resnet51", "has no model 'resnet51'", "; nearest: resnet50, "),
-        ("torchvision/", "has no model ''", ""),
-        ("timm/resnet81", "has no model 'resnet81'", "; nearest: resnet18, "),
+        (
+            "torchvision/resnet51",
+            "has no model 'resnet51'",
+            "; nearest: torchvision/resnet50, ",
+        ),
+        ("torchvision/", f"there is no backbone 'torchvision/'; use {FORMS}", ""),
+        ("timm/resnet81", "has no model 'resnet81'", "; nearest: timm/resnet18, "),
         ("timm/mobilenetv3_smal_100", "no model", "mobilenetv3_small_100"),
         ("Demo", f"there is no backbone 'Demo'; use {FORMS}", "; nearest: demo"),
         (
@@ -122,7 +126,7 @@ def test_a_size_that_the_network_refuses() -> None:
             "nearest: onnx:net.onnx",
         ),
         ("", f"there is no backbone ''; use {FORMS}", ""),
-        ("timm/", "has no model ''", ""),
+        ("timm/", f"there is no backbone 'timm/'; use {FORMS}", ""),
         ("timm/resnet18.no_such_tag", "cannot make the model 'resnet18.no_such_tag'", ""),
     ],
 )
@@ -138,13 +142,17 @@ def test_options_that_contradict_each_other(onnx_file: Path, tmp_path: Path) -> 
     with pytest.raises(ParameterError) as caught:
         load_backbone(NAME, weights=tmp_path / "w.pt", random_weights=True)
     assert str(caught.value) == "give --weights FILE or --random-weights, not both"
-    options: list[dict[str, Any]] = [{"weights": "w.pt"}, {"random_weights": True}]
+    options: dict[str, dict[str, Any]] = {
+        "--weights": {"weights": "w.pt"},
+        "--random-weights": {"random_weights": True},
+    }
     for name in ("demo", f"onnx:{onnx_file}"):
-        for option in options:
+        for option, given in options.items():
             with pytest.raises(ParameterError) as caught:
-                load_backbone(name, **option)
+                load_backbone(name, **given)
             assert (
-                str(caught.value) == f"the backbone {name} brings its own weights; give none"
+                str(caught.value)
+                == f"the backbone {name} brings its own weights; leave out {option}"
             )
 
 
@@ -347,7 +355,8 @@ def test_another_preprocessing_for_an_onnx_file(onnx_file: Path) -> None:
     with pytest.raises(ParameterError) as caught:
         load_backbone(f"onnx:{onnx_file}", preprocess=Preprocess(8, 16))
     assert str(caught.value) == (
-        f"the backbone onnx:{onnx_file} takes 16x16 pixels, the preprocessing makes 8x16"
+        f"the backbone onnx:{onnx_file} takes 16x16 pixels, the preprocessing makes 8x16; "
+        "give another --preprocess"
     )
 
 

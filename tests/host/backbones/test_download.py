@@ -157,7 +157,7 @@ def test_wrong_bytes(server: FileServer, tmp_path: Path) -> None:
     out = tmp_path / "net.pth"
     reason = f"what came has the SHA-256 {came}..., not {DIGEST[:12]}..."
     refused(server, out, reason, sha256_prefix=DIGEST)
-    assert part_of(out).stat().st_size == 0  # nothing of it is continued
+    assert not part_of(out).exists()  # nothing of it is continued
     assert len(server.asked) == 1
 
 
@@ -232,6 +232,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         assert no_connection(address) == "no connection to 127.0.0.1: Connection refused"
         with pytest.raises(WeightsError, match=r"\(no connection to 127\.0\.0\.1: "):
             download(f"{address}/net.pth", tmp_path / "net.pth")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_nobody_has() -> None:

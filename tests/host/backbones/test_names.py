@@ -36,7 +36,7 @@ def test_names(text: str, name: Name) -> None:
     assert str(name) == text
 
 
-@given(KINDS, PLAIN, PLAIN.filter(bool) | st.none())
+@given(KINDS, PLAIN.filter(bool), PLAIN.filter(bool) | st.none())
 def test_what_is_put_together_comes_apart(kind: str, rest: str, layer: str | None) -> None:
     name = Name(kind, rest, layer)
     assert parse_name(str(name)) == name

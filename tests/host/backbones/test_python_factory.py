@@ -221,7 +221,7 @@ def test_weights_from_a_file(write_module: WriteModule, tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "none.pt")
     with pytest.raises(WeightsError, match=f"don't fit python:{name}:make"):
         load_backbone(f"python:{name}:make", weights=tmp_path / "none.pt")
-    with pytest.raises(ParameterError, match="brings its own weights; give none"):
+    with pytest.raises(ParameterError, match="own weights; leave out --random-weights"):
         load_backbone(f"python:{name}:make", random_weights=True)
 
 

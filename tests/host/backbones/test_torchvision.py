@@ -177,7 +177,8 @@ def test_unknown_and_unfetched(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackboneNotFoundError) as caught:
         load_backbone("torchvision/resnet81")
     assert str(caught.value).startswith(
-        f"torchvision {torchvision.__version__} has no model 'resnet81'; nearest: resnet18, "
+        f"torchvision {torchvision.__version__} has no model 'resnet81'; nearest: "
+        "torchvision/resnet18, "
     )
 
     def unreachable(name: str) -> Path:

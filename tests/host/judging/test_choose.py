@@ -59,7 +59,6 @@ def test_the_evidence_is_held_out_answers() -> None:
     chosen = held_out(split, Recipe(), ks=choice.ks)
     right = [chosen.right[chosen.truth == c].mean() for c in range(3)]
     assert choice.accuracy == pytest.approx(np.mean(right))
-    assert choice.best_k == choice.candidates[int(np.argmax(choice.accuracy_by_k))]
 
 
 def test_neither_rows_nor_k_of_the_recipe_nor_repeats_decide() -> None:

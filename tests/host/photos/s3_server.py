@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -12,14 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["free_port", "serve_s3", "variables"]
+__all__ = ["deaf_port", "serve_s3", "variables"]
 
 
-def free_port() -> int:
-    """Return a port of this machine that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """Give a port of this machine that nothing listens on, and that nobody else takes."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def variables(port: int) -> dict[str, str]:
@@ -42,26 +44,24 @@ def serve_s3(log: Path) -> Iterator[int]:
     Yields:
         Its port.
     """
-    port = free_port()
     with open(log, "wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
             stdout=out,
             stderr=out,
         )
         try:
-            _wait(port, server, log)
-            yield port
+            yield _port(server, log)
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(20)
+            server.wait(120)
 
 
-def _wait(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+def _port(server: subprocess.Popen[bytes], log: Path) -> int:
+    """Wait until it listens: at the port that the system gave it, so no other can have it."""
+    for _ in range(1200):
         assert server.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if said := re.search(r"Running on http://127\.0\.0\.1:(\d+)\s", log.read_text()):
+            return int(said[1])
         time.sleep(0.1)
     raise AssertionError(log.read_text())

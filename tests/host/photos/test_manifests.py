@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_csv_paths_are_relative_to_it_or_absolute(tmp_path: Path) -> None:
         "label,path\ncat,1.png\ndog,2.png\n",
         '"path","label"\n"1.png","cat"\n\n"2.png","dog"\n',
         "\npath,label\n./1.png,cat\n.//2.png,dog\n",
+        "path,label\n1.png, cat\n2.png,dog\t\n",  # blanks make no other class
     ],
 )
 def test_csv_in_every_dress(tmp_path: Path, text: str) -> None:
@@ -172,11 +174,21 @@ def test_csv_with_an_empty_field(tmp_path: Path, text: str, line: int) -> None:
         ),
         (
             b"PK\x03\x04rest",
-            " is a zip file or a spreadsheet, not a manifest; give a CSV file",
+            " is a zip file or a spreadsheet, not a manifest; unpack it and name the folder",
         ),
-        (b"\x1f\x8brest", " is compressed (gzip), not a manifest"),
-        (b"\xff\xd8\xffrest", " is a photo, not a manifest"),
-        (b"\x00" * 5000, ", line 1: holds a zero byte"),
+        (b"PK\x05\x06" + bytes(18), " is an empty zip file, not a manifest; give a folder"),
+        (b"7z\xbc\xaf\x27\x1c\0", " is a 7z file, not a manifest; unpack it and name the"),
+        (b"Rar!\x1a\x07\1\0", " is a rar file, not a manifest; unpack it and name the"),
+        (b"\x1f\x8brest", " is compressed (gzip), not a manifest; unpack it and name the"),
+        (
+            tarfile.TarInfo("1.png").tobuf(),
+            " is a tar file, not a manifest; let its name end in .tar",
+        ),
+        (b"\xff\xd8\xffrest", " is a photo, not a manifest; name the folder of the class"),
+        (
+            b"\x00" * 5000,
+            ", line 1: holds a zero byte; save the manifest as CSV in UTF-8, or unpack it if",
+        ),
     ],
 )
 def test_csv_that_cannot_be_read(tmp_path: Path, data: bytes, said: str) -> None:
@@ -247,6 +259,15 @@ def test_no_photo_is_there(tmp_path: Path) -> None:
         find_photos(file)
     assert str(caught.value).startswith(
         f"none of the photos that {file} names is there; the first: cannot read the image"
+    )
+
+
+def test_folders_as_windows_writes_them(tmp_path: Path) -> None:
+    file = manifest(tmp_path, "path,label\nphotos\\1.png,a\n2.png,b\n")
+    (problem,) = find_photos(file).problems
+    assert problem == (
+        f"cannot read the image {tmp_path}/photos\\1.png: No such file or directory, "
+        f"write / instead of \\ (line 2 of {file})"
     )
 
 

@@ -153,7 +153,7 @@ def test_one_class(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("names", [(), ("1.png",), ("a/1.txt", "b/2.txt"), (".a/1.png",)])
+@pytest.mark.parametrize("names", [(), ("a/1.txt", "b/2.txt"), (".a/1.png",)])
 def test_no_images(tmp_path: Path, names: tuple[str, ...]) -> None:
     with pytest.raises(NoImagesError) as caught:
         find_photos(touch(tmp_path, *names))
@@ -162,6 +162,34 @@ def test_no_images(tmp_path: Path, names: tuple[str, ...]) -> None:
         f"{tmp_path} holds no images ({kinds}) in class subfolders; "
         f"put each class's photos into {tmp_path / 'CLASS'}/"
     )
+
+
+def test_images_of_one_class_alone(tmp_path: Path) -> None:
+    with pytest.raises(NoImagesError) as caught:
+        find_photos(touch(tmp_path, "1.png", "2.png"))
+    assert str(caught.value) == (
+        f"{tmp_path} holds images, but none in class subfolders; put each class's photos into "
+        f"{tmp_path / 'CLASS'}/, or name the folder above if these are the photos of one class"
+    )
+
+
+def test_the_folder_above_the_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(TooFewClassesError) as caught:
+        find_photos(touch(tmp_path, "photos/a/1.png", "photos/b/1.png"))
+    assert str(caught.value) == (
+        f"{tmp_path} holds one class only ('photos'); a classifier needs at least two; the "
+        "classes are 'photos', whose photos lie in subfolders; if those are the classes, name "
+        f"one of these folders instead of {tmp_path}"
+    )
+
+
+def test_no_name_is_not_the_folder_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(touch(tmp_path, "a/1.png", "b/1.png"))
+    assert len(find_photos(".").paths) == 2
+    with pytest.raises(NoImagesError, match="the name of the data is empty; name a folder"):
+        find_photos("")
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:

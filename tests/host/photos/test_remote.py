@@ -29,7 +29,7 @@ from edge_imprint_runtime.errors import (
     UnreadableImageError,
 )
 from edge_imprint_runtime.images import photo_pixels
-from tests.host.photos.s3_server import free_port, serve_s3, variables
+from tests.host.photos.s3_server import deaf_port, serve_s3, variables
 from tests.host.photos.shard_maker import write_shard
 
 PREPROCESS = Preprocess(8, 8)
@@ -204,8 +204,10 @@ def test_what_is_not_there(store: str) -> None:
         find_photos(f"{store}/gone.csv")
     with pytest.raises(RemoteError, match=r"^there is nothing at .*/gone \("):
         find_photos(f"{store}/gone")
-    with pytest.raises(NoImagesError, match=r"holds no images .* in class subfolders"):
+    with pytest.raises(NoImagesError, match=r"holds images, but none in class subfolders"):
         find_photos(f"{store}/photos/pear/deep")
+    with pytest.raises(ManifestError, match=r"/1.png is a photo, not a manifest; name the"):
+        find_photos(f"{store}/photos/pear/1.png")
     with pytest.raises(RemoteError, match=r"^there is nothing at .*/photos/val \("):
         find_photos(f"{store}/photos", split="val")
 
@@ -266,21 +268,21 @@ def test_a_store_without_this_machine_s_credentials(
 
 
 def test_a_store_that_cannot_be_reached(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
     store = fsspec.get_filesystem_class("s3")
     store.clear_instance_cache()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    try:
-        for name in ("photos", "list.csv", "shards/s-*.tar", "shards/s-0.tar"):
-            with pytest.raises(RemoteError) as caught:
-                find_photos(f"{s3}/{name}")
-            assert str(caught.value).startswith(f"cannot read {s3}/{name}: ")
-            assert "check the network, the store's address" in str(caught.value)
-            assert "\n" not in str(caught.value)
-        with pytest.raises(OSError, match=str(port)):
-            Remote(f"{s3}/photos/pear/1.png").read_bytes()
-    finally:
-        store.clear_instance_cache()
+    with deaf_port() as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        try:
+            for name in ("photos", "list.csv", "shards/s-*.tar", "shards/s-0.tar"):
+                with pytest.raises(RemoteError) as caught:
+                    find_photos(f"{s3}/{name}")
+                assert str(caught.value).startswith(f"cannot read {s3}/{name}: ")
+                assert "check the network, the store's address" in str(caught.value)
+                assert "\n" not in str(caught.value)
+            with pytest.raises(OSError, match=str(port)):
+                Remote(f"{s3}/photos/pear/1.png").read_bytes()
+        finally:
+            store.clear_instance_cache()
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,11 @@ def test_a_folder_and_patterns_of_shards(tmp_path: Path, pattern: str) -> None:
     assert order == sorted(order[:3]) + sorted(order[3:])
 
 
+def test_a_folder_of_shards_from_a_system_that_shouts(tmp_path: Path) -> None:
+    write_shard(tmp_path / "X.TAR", {**sample("1", cls="a"), **sample("2", cls="b")})
+    assert len(find_photos(tmp_path).paths) == 2
+
+
 def test_some_of_the_shards(tmp_path: Path) -> None:
     want = write_set(tmp_path)
     some = {name: label for name, label in want.items() if "x-001" not in name}
@@ -231,8 +236,10 @@ def test_patterns_that_match_nothing(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"there is no shard {tmp_path}/x-003.tar; mend the pattern {pattern}"
     )
-    with pytest.raises(NoImagesError, match="no shard matches"):
-        find_photos(f"{tmp_path}/y-*.tar")
+    (tmp_path / "y-0").mkdir()
+    for none in ("y-*.tar", "y-*"):  # a folder is no shard
+        with pytest.raises(NoImagesError, match="no shard matches"):
+            find_photos(f"{tmp_path}/{none}")
 
 
 @pytest.mark.parametrize(
