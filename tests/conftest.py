@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +55,14 @@ def _no_gpu() -> str:
     return (
         "" if int(status) == 0 and count else f"needs a GPU, and there is none: {status.name}"
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts() -> None:
+    """Let tests interrupt what they start: a background job's children would ignore it."""
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

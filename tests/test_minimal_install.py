@@ -34,11 +34,15 @@ HEAVY += ("tensorrt", "timm", "torch", "torchvision")
 NO_INDEX = (
     "Connection",
     "Failed to establish",
+    "IncompleteRead",
     "Max retries",
     "name resolution",
     "Network is unreachable",
     "ProxyError",
+    "Server Error",
+    "SSLError",
     "timed out",
+    "Too Many Requests",
 )
 MAX_OWN_BYTES = 10_000_000
 MAX_BYTES = 400_000_000

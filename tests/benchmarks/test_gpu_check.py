@@ -47,7 +47,7 @@ def run(script: str, *arguments: object, status: int = 0) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout

@@ -35,7 +35,7 @@ class Bench:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
             env=self.environment,
         )
 

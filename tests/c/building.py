@@ -43,7 +43,7 @@ def installed_ort() -> Path:
 
 
 def run(
-    *command: str | Path, timeout: float = 600, **environment: str
+    *command: str | Path, timeout: float = 3_600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; its failure is the test's, with what it printed."""
     done = subprocess.run(

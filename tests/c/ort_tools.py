@@ -61,7 +61,7 @@ class Program:
 
     def end(self) -> tuple[int, str]:
         """Let it end; returns its exit status and what it printed on stderr."""
-        _, errors = self._process.communicate(timeout=60)
+        _, errors = self._process.communicate(timeout=300)
         return self._process.returncode, errors.decode("utf-8", "replace")
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ def _from_wheel(version: str, folder: Path) -> None:
 
 def _call(command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=3000, check=False
     )
     if done.returncode:
         pytest.skip(f"{' '.join(command[:2])} can't fetch it: {done.stderr.strip()[-300:]}")

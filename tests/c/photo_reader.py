@@ -46,7 +46,7 @@ class Reader:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        status = self.process.wait(60)
+        status = self.process.wait(300)
         self.process.stdout.close()
         assert status == 0
 

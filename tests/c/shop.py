@@ -33,7 +33,7 @@ class Program:
                 "capture_output": True,
                 "text": True,
                 "check": False,
-                "timeout": 120,
+                "timeout": 600,
                 "env": self.environment,
             }
             | options,
@@ -47,7 +47,7 @@ def python(*arguments: object) -> Done:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 

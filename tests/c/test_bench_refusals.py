@@ -135,11 +135,11 @@ def test_outputs_are_refused_before_the_work(
         (model, ["--force"], "it is what this is made from; name another file"),
         ("/dev/null", ["--force"], "it is not a regular file"),
     ):
-        done = bench(model, "--duration", "20s", "--out", out, *more)
+        done = bench(model, "--duration", "100s", "--out", out, *more)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert said in line
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 90
     assert there.read_text() == "old"
     done = bench(tiny_model, "--iterations", 10, *QUICK, "--out", there, "--force")
     assert done.returncode == 0, done.stderr
@@ -183,12 +183,12 @@ def test_a_report_that_can_not_be_kept_was_shown(
     """The folder goes away while it measures: the figures do not."""
     folder = tmp_path / "gone"
     folder.mkdir()
-    arguments = ["--duration", "1s", *QUICK, "--out", str(folder / "r.json")]
+    arguments = ["--duration", "3s", *QUICK, "--out", str(folder / "r.json")]
     with bench.start(tiny_model, *arguments, *(["--json"] if as_json else [])) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("measuring batch 1")
         folder.rmdir()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 1
     last = err.splitlines()[-1]
     assert last == f"error: cannot write {folder}/r.json: there is no folder {folder}"
@@ -217,7 +217,7 @@ def test_an_interrupt_leaves_no_file(
         assert process.stderr.readline().startswith("measuring ")
         time.sleep(0.4)
         process.send_signal(number)
-        said, err = process.communicate(timeout=20)
+        said, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "error: interrupted; no file was left half-written"
     assert said == ""
@@ -235,7 +235,7 @@ def test_stdout_that_is_full_is_an_error(bench: Bench, tiny_model: Path) -> None
             text=True,
             env=bench.environment,
             check=False,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: stdout can't be written to its end"
@@ -252,6 +252,6 @@ def test_a_reader_that_left_costs_no_report(
         assert process.stderr is not None
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=300) == 1
     assert err.splitlines()[-1] == "error: stdout can't be written to its end"
     assert read_report(out).data["series"][0]["iterations"] == 20

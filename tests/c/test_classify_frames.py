@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -117,7 +118,7 @@ def test_answers_come_one_by_one(classify: Program, make_model: MakeModel) -> No
             assert process.stdout.readline().startswith(b"frame %d: 'class " % number)
         process.stdin.close()
         assert process.stdout.read() == b""
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
 
 
 def test_a_torn_frame_is_an_error(classify: Program, make_model: MakeModel) -> None:
@@ -136,6 +137,28 @@ def test_a_torn_frame_is_an_error(classify: Program, make_model: MakeModel) -> N
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
 
 
+def test_writers_that_follow_at_once_lose_nothing(
+    classify: Program, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """One may begin while the program sees that the one before left."""
+    model = make_model(input="frame", frame=Frame("rgb", 24, 40))
+    pipe, frame, count = tmp_path / "frames", picture(1).tobytes(), 3_000
+    os.mkfifo(pipe)
+    with subprocess.Popen(
+        [classify.path, model, "--pipe", pipe, "--count", str(count)],
+        stdout=subprocess.PIPE,
+        env=classify.environment,
+    ) as process:
+        stop = threading.Timer(300, process.kill)
+        stop.start()
+        assert process.stdout is not None
+        for number in range(count):
+            pipe.write_bytes(frame)  # when it has just answered, and looks for more
+            assert process.stdout.readline().startswith(b"frame %d: " % number)
+        assert process.wait(300) == 0
+        stop.cancel()
+
+
 def test_a_named_pipe_outlives_its_writers(
     classify: Program, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -150,7 +173,7 @@ def test_a_named_pipe_outlives_its_writers(
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        stop = threading.Timer(60, process.kill)
+        stop = threading.Timer(300, process.kill)
         stop.start()
         while not pipe.exists():  # the program makes it
             assert process.poll() is None
@@ -163,7 +186,7 @@ def test_a_named_pipe_outlives_its_writers(
         pipe.write_bytes(frame * 2)
         assert process.stdout.readline().startswith("frame 2: ")
         assert process.stdout.readline().startswith("frame 3: ")
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
         stop.cancel()
     done = classify(model, "--pipe", model)
     assert done.returncode == 1

@@ -179,7 +179,7 @@ def test_two_threads(examples: Path, model: Path, ort_library: Path) -> None:
         env=program.environment,
         text=True,
     ) as process:
-        out, _ = process.communicate("first\nsecond\n", timeout=60)
+        out, _ = process.communicate("first\nsecond\n", timeout=300)
         assert process.returncode == 0
     assert "learned first: 4 classes\n" in out
     assert "learned second: 5 classes\n" in out

@@ -64,7 +64,7 @@ def test_a_fuzzer_finds_nothing(
     done = subprocess.run(
         [
             *(build(clang, name, parts), f"-max_total_time={SECONDS}", "-max_len=1500"),
-            *("-timeout=10", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"),
+            *("-timeout=60", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/"),
             *(tmp_path / "found", corpus),
         ],
         capture_output=True,

@@ -90,7 +90,7 @@ def run_line(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
 
 
@@ -245,7 +245,7 @@ def test_the_services_command_classifies_a_pipe(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        stop = threading.Timer(60, process.kill)
+        stop = threading.Timer(300, process.kill)
         stop.start()
         assert process.stdout is not None
         while not pipe.exists():
@@ -256,7 +256,7 @@ def test_the_services_command_classifies_a_pipe(
             assert process.stdout.readline().startswith(
                 f'{{"frame": {number}, "label": "class '
             )
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
         stop.cancel()
         assert process.stderr is not None
         assert process.stderr.read() == ""

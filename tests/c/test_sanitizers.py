@@ -77,7 +77,7 @@ def again(build: Path, of: str, files: list[Path], **environment: str) -> int:
         capture_output=True,
         text=True,
         check=False,
-        timeout=1_200,
+        timeout=7_200,
     )
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-4_000:]
     found = re.search(r"(\d+) passed", done.stdout)

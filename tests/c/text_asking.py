@@ -65,6 +65,10 @@ class Asking:
         assert "left" not in answer  # something was handed out beside a failure
         return answer
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         """End it; a sanitizer's complaint or a crash is the test's failure."""
         _, complaint = self._process.communicate()

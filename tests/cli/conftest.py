@@ -55,7 +55,7 @@ def run(command: Path) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
             **options,
         )
 

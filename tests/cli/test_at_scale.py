@@ -313,11 +313,11 @@ def test_a_cache_that_was_cleared(
         ("--engine ray --ray-address nonsense", 1, "is no address of a cluster"),
         ("--ray-address 127.0.0.1:1", 2, "--ray-address is for --engine ray"),
         ("--engine ray --workers 2", 2, "leave out --workers"),
-        ("--engine spark", 2, "engine must be one of local, ray, got 'spark'"),
+        ("--engine spark", 2, "error: --engine must be one of local, ray, got 'spark'"),
         ("--device cpu --autocast bf16", 2, "--autocast bf16"),
-        ("--autocast int8", 2, "autocast must be one of bf16, fp16, got 'int8'"),
-        ("--decode fast", 2, "decode must be one of exact, quick, draft, got 'fast'"),
-        ("--workers -1", 2, "workers must be from 0 to 1024, got -1"),
+        ("--autocast int8", 2, "error: --autocast must be one of bf16, fp16, got 'int8'"),
+        ("--decode fast", 2, "error: --decode must be one of exact, quick, draft, got 'fast'"),
+        ("--workers -1", 2, "error: --workers must be from 0 to 1024, got -1"),
         ("--split train", 1, "has no folder 'train' for that split"),
     ],
 )
@@ -360,13 +360,16 @@ def test_a_hub_that_cannot_be_reached(
         patch.delenv("HF_HUB_OFFLINE", raising=False)
         for name, value in nowhere.items():
             patch.setenv(name, value)
-        began = time.monotonic()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = build(data, "--backbone", backbone, cache=tmp_path / "cache")
-        taken_s = time.monotonic() - began
+        taken_s, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     refused(done, 1, f"cannot get the pretrained weights of {backbone}", tmp_path)
     assert what in done.stderr
     assert where in done.stderr
-    assert taken_s < 60  # the client's own retries take longer
+    # The client's own retries take half a minute for each file; a busy machine takes many
+    # times what it computes.
+    computed_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert taken_s < 20 + 10 * computed_s
 
 
 def test_weights_of_another_backbone(build: Run, data: Path, tmp_path: Path) -> None:
@@ -406,7 +409,7 @@ def test_workers_that_are_killed(command: Path, tmp_path: Path) -> None:
             text=True,
         )
         killed = _kill_a_worker(process) if turn == "killed" else 1
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
         assert killed, "no worker was seen"
         assert "skipped" not in said

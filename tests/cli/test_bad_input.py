@@ -96,7 +96,7 @@ CASES = [
     ("build {photo} --backbone demo --out {d}/out/h", 1, "is a photo, not a manifest"),
     ("build {long} --backbone demo --out {d}/out/h", 1, "there is no folder or file"),
     # the backbone
-    (BUILD + "--backbone timm/resnet81", 2, "; nearest: resnet18"),
+    (BUILD + "--backbone timm/resnet81", 2, "; nearest: timm/resnet18"),
     (
         BUILD + "--backbone resnet18",
         2,
@@ -105,7 +105,7 @@ CASES = [
     (BUILD + "--backbone onnx:{d}/gone.onnx", 1, "No such file"),
     (BUILD + "--backbone onnx:{d}/garbage", 1, "is not an ONNX model"),
     (BUILD + "--backbone onnx:{foreign}", 1, "it must take float32 (N, 3, H, W)"),
-    (BUILD + "--weights {d}/garbage", 2, "brings its own weights; give none"),
+    (BUILD + "--weights {d}/garbage", 2, "brings its own weights; leave out --weights"),
     (
         BUILD + "--backbone timm/test_resnet --weights {d}/garbage",
         1,
@@ -113,8 +113,12 @@ CASES = [
     ),
     (BUILD + "--backbone timm/test_resnet --weights {d}/gone", 1, "there is no weights file"),
     (BUILD + "--weights x --random-weights", 2, "not both"),
+    (BUILD + "--random-weights", 2, "brings its own weights; leave out --random-weights"),
+    (BUILD + "--backbone onnx:", 2, "there is no backbone 'onnx:'; use 'demo'"),
+    (BUILD + "--backbone timm/", 2, "there is no backbone 'timm/'; use 'demo'"),
+    (BUILD + "--preprocess x", 1, "error: --preprocess must read 'resize="),
     # the options
-    (BUILD + "--proxies 0", 2, "proxies must be an integer >= 1 or 'auto', got 0"),
+    (BUILD + "--proxies 0", 2, "error: --proxies must be an integer >= 1 or 'auto', got 0"),
     (BUILD + "--proxies x", 2, "--proxies: must be a whole number or auto, got 'x'"),
     (BUILD + "--proxies -1", 2, "must be a whole number or auto, got '-1'"),
     (BUILD + "--proxies 9999999999", 2, "must be a whole number or auto, got '9999999999'"),
@@ -126,13 +130,13 @@ CASES = [
     (BUILD + "--recipe {crowd}", 2, "neighbors must be at most the 3 proxies of the head"),
     (BUILD + "--recipe {endless}", 2, "or five words such as 'l2 kmeans:20 l2 l2 max', got"),
     (BUILD + "--generation mean", 2, "No such option '--generation'"),
-    (BUILD + "--shots 0", 2, "shots must be None or an integer >= 1, got 0"),
+    (BUILD + "--shots 0", 2, "error: --shots must be None or an integer >= 1, got 0"),
     (BUILD + "--shots few", 2, "'few' is not a valid integer"),
     *(
         (
             BUILD + f"--calibrate --false-alarm {share}",
             2,
-            f"false_alarm must be a share above 0 and below 1, got {share}",
+            f"error: --false-alarm must be a share above 0 and below 1, got {share}",
         )
         for share in ("0.0", "1.0", "2.0", "-0.1", "nan")
     ),
@@ -158,9 +162,9 @@ CASES = [
         2,
         "a class is called 'unknown', which a calibrated model answers where it does not",
     ),
-    (BUILD + "--device gpu", 2, "device must be one of auto, cpu, cuda, got 'gpu'"),
-    (BUILD + "--max-broken 2", 2, "max_broken must be a share from 0 to 1"),
-    (BUILD + "--seed -1", 2, "random_state must be an integer >= 0"),
+    (BUILD + "--device gpu", 2, "error: --device must be one of auto, cpu, cuda, got 'gpu'"),
+    (BUILD + "--max-broken 2", 2, "error: --max-broken must be a share from 0 to 1"),
+    (BUILD + "--seed -1", 2, "error: --seed must be an integer >= 0"),
     ("build {photos} --out {d}/out/h", 2, "Missing option '--backbone'"),
     # the output
     (
@@ -180,11 +184,15 @@ CASES = [
     # export, verify
     ("export {d}/gone --out {d}/out/m", 1, "there is no file"),
     ("export {d}/garbage --out {d}/out/m", 1, "is not a head file"),
-    ("export {d}/out --out {d}/out/m", 1, "is not a head file"),
+    ("export {d}/out --out {d}/out/m", 1, "is not a head file (it is a folder)"),
     ("export {model} --out {d}/out/m", 1, "is not a head file"),
     ("export {bare} --out {d}/out/m", 1, "the head does not say which backbone"),
     ("export {head} --out {d}/out/m --input frame", 2, "--input frame needs --frame"),
-    ("export {head} --out {d}/out/m --input float16", 2, "input must be 'uint8' or 'float32'"),
+    (
+        "export {head} --out {d}/out/m --input float16",
+        2,
+        "error: --input must be 'uint8' or 'float32'",
+    ),
     (
         "verify {model} --head {other} --images {photos}",
         1,
@@ -208,8 +216,8 @@ CASES = [
     ("predict {model} {d}/empty", 1, "holds no images"),
     ("predict {model} {photo} --backend cuda", 1, "this ONNX Runtime has no CUDAExecution"),
     ("predict {model} {photo} --backend tensorrt", 1, "has no TensorrtExecutionProvider"),
-    ("predict {model} {photo} --backend gpu", 2, "backend must be one of auto, cpu, cuda"),
-    ("predict {model} {photo} --threads -1", 2, "threads must be an integer from 0 to"),
+    ("predict {model} {photo} --backend gpu", 2, "error: --backend must be one of"),
+    ("predict {model} {photo} --threads -1", 2, "error: --threads must be an integer"),
     ("inspect {d}/gone", 1, "there is no model or head file"),
     ("inspect {d}/out", 1, "is a folder; name a model or head file"),
     ("inspect {d}/garbage", 1, "is not an ONNX model"),
@@ -217,7 +225,7 @@ CASES = [
     ("inspect {foreign}", 1, "carries no edge-imprint metadata"),
     ("inspect {newer}", 1, "version '99'"),
     # bench
-    ("bench {model} --batch 0", 2, "batch must be integers from 1 to 4096, got (0,)"),
+    ("bench {model} --batch 0", 2, "error: --batch must be integers from 1 to 4096"),
     (
         "bench {model} --batch 1,,2",
         2,
@@ -225,11 +233,11 @@ CASES = [
     ),
     ("bench {model} --batch -1", 2, "must be numbers from 1 to 4096 such as 1,8, got '-1'"),
     ("bench {model} --batch 9999", 2, "batch must be integers from 1 to 4096"),
-    ("bench {model} --duration 0", 2, "duration must be above 0 s"),
+    ("bench {model} --duration 0", 2, "error: --duration must be above 0 s"),
     ("bench {model} --duration 1h", 2, "must be seconds such as 30s, or minutes such as 2m"),
     ("bench {model} --duration -1s", 2, "must be seconds such as 30s"),
     ("bench {model} --duration 999999m", 2, "duration must be above 0 s and at most a day"),
-    ("bench {model} --iterations 0", 2, "iterations must be an integer >= 1, got 0"),
+    ("bench {model} --iterations 0", 2, "error: --iterations must be an integer"),
     ("bench {model} --iterations x", 2, "'x' is not a valid integer"),
     ("bench {model} --iterations 5 --duration 1s", 2, "give iterations or duration, not both"),
     ("bench {d}/gone", 1, "there is no model file"),

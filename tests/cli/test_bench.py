@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -117,10 +118,11 @@ def test_bench_in_words(run: Run, workshop: Any, tmp_path: Path) -> None:
 
 
 def test_every_finding_is_a_line_and_the_title_is_marked(run: Run, workshop: Any) -> None:
-    arguments = ["--rate", "500%", "--iterations", 300, *QUICK]
+    # Calls of a length that no pause of the machine makes ten times as long on average.
+    arguments = ["--rate", "1000%", "--iterations", 300, "--batch", 64, *QUICK]
     done = run("bench", workshop.model, *arguments, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
-    assert "batch 1 - UNSTABLE, see below\n" in done.stdout
+    assert "batch 64 - UNSTABLE, see below\n" in done.stdout
     (line,) = [line for line in done.stderr.splitlines() if "are more than" in line]
     assert line.startswith("unstable: ")
     assert line.endswith("give a lower --rate")
@@ -134,9 +136,11 @@ def test_bench_for_a_duration(run: Run, workshop: Any, duration: str) -> None:
     start = time.monotonic()
     said = report(run("bench", workshop.model, "--duration", duration, *QUICK, "--json"))
     assert time.monotonic() - start >= 0.3
-    taken_s = sum(sum(series["samples_ns"]) for series in said["series"]) / 1e9
-    assert 0.15 < taken_s < 5
-    assert said["series"][0]["iterations"] == said["series"][1]["iterations"] > 100
+    assert said["method"]["duration_s"] == pytest.approx(0.3)
+    last_ns = [s["starts_ns"][-1] + s["samples_ns"][-1] for s in said["series"]]
+    first_ns = [s["starts_ns"][0] for s in said["series"]]
+    assert 0.05e9 < max(last_ns) - min(first_ns) < 60e9  # not 0.3 or 0.005 of another unit
+    assert said["series"][0]["iterations"] == said["series"][1]["iterations"] > 10
 
 
 def test_threads_rates_layers_and_cold_starts(run: Run, workshop: Any) -> None:
@@ -155,7 +159,9 @@ def test_mlperf_says_why_it_is_not_valid(run: Run, workshop: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "MLPerf single stream: " in done.stdout
     assert "the early-stopping estimate of p90 at 99 %; q = " in done.stdout
-    assert "not valid by MLPerf: it ran for 0.3 s, and 600 s are the least" in done.stdout
+    assert re.search(
+        r"not valid by MLPerf: it ran for [0-9.]+ s, and 600 s are the least", done.stdout
+    )
 
 
 def test_a_backbone_alone(run: Run, backbone: Path) -> None:
@@ -255,7 +261,7 @@ def test_a_report_that_can_not_be_kept_was_shown(
     for as_json in ([], ["--json"]):
         folder = tmp_path / "gone"
         folder.mkdir()
-        arguments = ["--duration", "1s", *QUICK, "--out", folder / "r.json"]
+        arguments = ["--duration", "3s", *QUICK, "--out", folder / "r.json"]
         with subprocess.Popen(
             [command, "bench", workshop.model, *arguments, *as_json],
             stdout=subprocess.PIPE,
@@ -265,7 +271,7 @@ def test_a_report_that_can_not_be_kept_was_shown(
             assert process.stderr is not None
             assert process.stderr.readline().startswith("measuring batch 1")
             folder.rmdir()
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=300)
         assert process.returncode == 1
         last = err.splitlines()[-1]
         assert last == f"error: cannot write {folder}/r.json: there is no folder {folder}"
@@ -294,7 +300,7 @@ def test_an_interrupt_leaves_no_file(command: Path, workshop: Any, tmp_path: Pat
             assert process.stderr.readline().startswith("measuring batch 1")
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
-            said, err = process.communicate(timeout=30)
+            said, err = process.communicate(timeout=300)
         assert process.returncode == 130
         assert err.splitlines()[-1] == "error: interrupted; no file was left half-written"
         assert said == ""

@@ -82,6 +82,9 @@ def test_it_shows_what_is_kept(home: Home) -> None:
     assert "1 minute ago" in row
     (row,) = (line for line in lines if "backbone graphs" in line)
     assert "1.5 MB" in row
+    (home.folder / "builds").mkdir()
+    (home.folder / "builds" / "a.json").write_bytes(bytes(278))
+    assert " 278 bytes " in home.call(columns=120).stdout
     narrow = home.call("show", columns=80).stdout.splitlines()[1:]
     assert max(map(len, narrow)) <= 80
     assert not any("…" in line for line in narrow)
@@ -125,7 +128,7 @@ def test_prune(home: Home, options: tuple[str, str]) -> None:
     assert (done.returncode, gone["files"], gone["dry_run"]) == (0, 2, False)
     assert gone["bytes"] == 2000 * (32 + 4 * 8) + 2 * 128
     assert len(home.shards()) == 1
-    assert home.call("prune", *options).stdout == "0 files, 0 kB removed\n"
+    assert home.call("prune", *options).stdout == "0 files, 0 bytes removed\n"
 
 
 @pytest.mark.parametrize(

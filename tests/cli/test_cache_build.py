@@ -141,12 +141,16 @@ def test_two_builds_at_once(shop: Shop, command: Path) -> None:
         for head in heads
     ]
     for process in both:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
     assert heads[0].read_bytes() == heads[1].read_bytes()
 
 
-def test_a_build_of_what_is_held_loads_nothing_heavy(shop: Shop, build: Build) -> None:
+def test_a_build_of_what_is_held_loads_nothing_heavy(
+    shop: Shop, build: Build, workshop: Any
+) -> None:
+    young_s = time.time() - os.stat(workshop.backbone.removeprefix("onnx:")).st_ctime
+    time.sleep(max(0.0, 2.1 - young_s))  # of a younger file nothing is remembered
     build()
     code = (
         "import sys\n"

@@ -260,7 +260,7 @@ def test_predict_into_a_reader_that_goes_away(workshop: Any, command: Path) -> N
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 1
+        assert process.wait(300) == 1
 
 
 # inspect, verify ---------------------------------------------------------------------------

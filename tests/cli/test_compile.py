@@ -173,7 +173,7 @@ def test_refit(cli: Cli, shop: Callable[..., None], world: World) -> None:
             ("--batch", "0"),
             2,
             (
-                "batch must be the fewest, usual and most images, such as 1,1,8, in this "
+                "--batch must be the fewest, usual and most images, such as 1,1,8, in this "
                 "order and from 1 to 4096, got 0,0,0"
             ),
         ),
@@ -197,7 +197,8 @@ def test_refit(cli: Cli, shop: Callable[..., None], world: World) -> None:
             ("--hardware-compatible", "all"),
             2,
             (
-                "hardware_compatible must be one of none, ampere+, same_compute_capability, "
+                "--hardware-compatible must be one of none, ampere+, "
+                "same_compute_capability, "
                 "got 'all'"
             ),
         ),

@@ -116,17 +116,25 @@ def test_wrong_use(run: Run, workshop: Any, embeddings: Path, tmp_path: Path) ->
             2,
             "an embeddings file needs no backbone; leave out --random-weights, or name photos",
         ),
-        ([embeddings, "--folds", 1], 2, "folds must be an integer >= 2, got 1"),
-        ([embeddings, "--seed", -1], 2, "random_state must be an integer >= 0, got -1"),
+        (
+            ["s3://bucket/photos"],
+            2,
+            (
+                "photos need a backbone: give --backbone, such as demo or timm/resnet18 "
+                "(embeddings need none, but come as .npz); see 'edge-imprint evaluate --help'"
+            ),
+        ),
+        ([embeddings, "--folds", 1], 2, "--folds must be an integer >= 2, got 1"),
+        ([embeddings, "--seed", -1], 2, "--seed must be an integer >= 0, got -1"),
         (
             [embeddings, "--device", "tpu"],
             2,
-            "device must be one of auto, cpu, cuda, got 'tpu'",
+            "--device must be one of auto, cpu, cuda, got 'tpu'",
         ),
         (
             [workshop.photos, "--backbone", "demo", "--max-broken", 2],
             2,
-            "max_broken must be a share from 0 to 1, got 2.0",
+            "--max-broken must be a share from 0 to 1, got 2.0",
         ),
         ([tmp_path / "no.npz"], 1, f"there is no embeddings file {tmp_path / 'no.npz'}"),
     ]

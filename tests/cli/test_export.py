@@ -104,12 +104,22 @@ def test_every_target(run: Run, workshop: Any, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--target", "jetpack-4"], "there is no target 'jetpack-4'"),
-        (["--precision", "bf16"], "precision must be 'fp32' or 'fp16' or 'int8', got 'bf16'"),
-        (["--head-precision", "fp8"], "head_precision must be 'fp32' or 'fp16' or 'int8' or"),
+        (
+            ["--precision", "bf16"],
+            "--precision must be 'fp32' or 'fp16' or 'int8', got 'bf16'",
+        ),
+        (
+            ["--head-precision", "fp8"],
+            "--head-precision must be 'fp32' or 'fp16' or 'int8' or",
+        ),
         (["--frame", "rgb:any"], "--frame and --frame-colour are for --input frame"),
         (
             ["--input", "frame", "--frame", "rgb:0"],
             "must be rgb, bgr, nv12 or yuyv and a size",
+        ),
+        (
+            ["--input", "frame", "--frame", "nv12:40x30", "--frame-colour", "bt2020,full"],
+            "Invalid value for --frame or --frame-colour: frame matrix must be 'bt601' or",
         ),
         (["--input", "frame", "--frame", "nv12:41x30"], "has pixels in pairs, got 30x41"),
         (["--input", "frame"], "--input frame needs --frame, what the camera delivers"),
@@ -135,7 +145,7 @@ def test_every_target(run: Run, workshop: Any, tmp_path: Path) -> None:
         (["--max-classes", "5"], "--max-classes and --taught-proxies are for --teachable"),
         (["--outputs", "scores,label,known"], "the head is not calibrated"),
         (["--outputs", "label"], "outputs must hold 'scores' and 'label'"),
-        (["--min-agreement", "2"], "min_agreement must be a share from 0 to 1, got 2.0"),
+        (["--min-agreement", "2"], "--min-agreement must be a share from 0 to 1, got 2.0"),
         (["--images", "absent"], "there is no folder or file absent"),
         (["--part", "neck"], "part must be 'all' or 'backbone' or 'head', got 'neck'"),
     ],

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,37 @@ def test_force_never_replaces_an_input(run: Run, workshop: Any, own: dict[str, P
             f"error: cannot write {out}: it is what this is made from; name another file"
         )
         assert out.read_bytes() == before
+
+
+def test_force_never_replaces_a_photo(run: Run, workshop: Any, tmp_path: Path) -> None:
+    data = shutil.copytree(workshop.photos, tmp_path / "data")
+    photo = next(data.glob("*/*.png"))
+    manifest, shard = tmp_path / "photos.csv", tmp_path / "photos-0.tar"
+    lines = [f"{file},{file.parent.name}\n" for file in data.glob("*/*.png")]
+    manifest.write_text("path,label\n" + "".join(lines))
+    with tarfile.open(shard, "w") as tar:
+        tar.add(data, "data")
+    backbone = ["--backbone", workshop.backbone, "--force"]
+    for out, arguments in (
+        (photo, ["build", data, "--out"]),
+        (photo, ["build", manifest, "--out"]),
+        (photo, ["evaluate", data, "--html"]),
+        (shard, ["build", f"{tmp_path}/photos-*.tar", "--out"]),
+        (shard, ["evaluate", shard.parent, "--html"]),
+    ):
+        if out == shard:
+            shutil.rmtree(data, ignore_errors=True)
+        before = out.read_bytes()
+        done = run(*arguments, out, *backbone)
+        assert done.returncode == 1, arguments
+        assert done.stderr.splitlines()[-1] == (
+            f"error: cannot write {out}: it is what this is made from; name another file"
+        )
+        assert out.read_bytes() == before
+    head = tmp_path / "own.head"
+    for _ in range(2):  # beside the data it may be, and be replaced
+        done = run("build", tmp_path, "--out", head, *backbone)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_class_that_vanishes_is_named(run: Run, workshop: Any, tmp_path: Path) -> None:

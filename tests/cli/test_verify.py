@@ -163,9 +163,9 @@ def test_built_in_classes_are_verified_too(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--batch", 0], "batch must be a number from 1 to 64, got 0"),
-        (["--reference", 9], "reference must be a number from 0 to 8, got 9"),
-        (["--min-agreement", 2], "min_agreement must be a number from 0 to 1, got 2.0"),
+        (["--batch", 0], "--batch must be a number from 1 to 64, got 0"),
+        (["--reference", 9], "--reference must be a number from 0 to 8, got 9"),
+        (["--min-agreement", 2], "--min-agreement must be a number from 0 to 1, got 2.0"),
     ],
 )
 def test_wrong_use(run: Run, workshop: Any, options: list[object], said: str) -> None:

@@ -397,7 +397,7 @@ def test_an_older_head_is_not_written_over_a_newer_one(
     def gated(*given: Any, **options: Any) -> Path:
         if not writing.is_set():
             writing.set()
-            assert go.wait(30)
+            assert go.wait(120)
         return write_atomic(*given, **options)
 
     def teach_and_save() -> None:
@@ -408,13 +408,13 @@ def test_an_older_head_is_not_written_over_a_newer_one(
     monkeypatch.setattr("edge_imprint_runtime.head.write_atomic", gated)
     threads = [threading.Thread(target=each) for each in (model.save_head, teach_and_save)]
     threads[0].start()
-    assert writing.wait(30)
+    assert writing.wait(120)
     threads[1].start()
     done.wait(0.5)  # it gets far where nothing holds it
     assert len(model.predict(pixels(1))) == 1  # answers go on meanwhile
     go.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert done.is_set()
     assert Head.load(head_beside(path)).labels == model.labels == (*make_head().labels, "new")
 

@@ -71,13 +71,26 @@ static ssize_t read_frame(const pipe_source *source)
     return (ssize_t)got;
 }
 
+/* Open a named pipe, which does not wait for a writer: pipe_next does. The end that was open is
+ * closed afterwards, since what is in a pipe that nobody has open is lost. */
+static bool open_anew(pipe_source *source)
+{
+    int file = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (source->file >= 0)
+        close(source->file);
+    source->file = file;
+    return file >= 0;
+}
+
 source_state pipe_next(pipe_source *source, const frame_form *form, ei_image *frame,
                        char message[SOURCE_MESSAGE])
 {
-    while (source->file < 0) { /* waits until someone opens it for writing */
-        source->file = open(source->path, O_RDONLY | O_CLOEXEC);
-        if (source->file < 0 && errno != EINTR)
-            return failed(source, "read", message);
+    if (source->file < 0 && !open_anew(source))
+        return failed(source, "read", message);
+    if (source->path) { /* until there is something to read, or who wrote has left */
+        struct pollfd wait = {.fd = source->file, .events = POLLIN};
+        while (poll(&wait, 1, -1) < 0 && errno == EINTR)
+            continue;
     }
     ssize_t got = read_frame(source);
     if (got == (ssize_t)source->bytes) {
@@ -87,10 +100,8 @@ source_state pipe_next(pipe_source *source, const frame_form *form, ei_image *fr
     }
     if (got < 0)
         return failed(source, "read", message);
-    if (source->path) { /* the next who writes begins with a whole frame */
-        close(source->file);
-        source->file = -1;
-    }
+    if (source->path) /* the next who writes begins with a whole frame */
+        open_anew(source);
     if (!got)
         return SOURCE_END;
     snprintf(message, SOURCE_MESSAGE,

@@ -228,7 +228,7 @@ def test_closing_lets_calls_end(tiny_model: Path) -> None:
             failed: list[object] = failed,
             begun: threading.Barrier = begun,
         ) -> None:
-            begun.wait(30)
+            begun.wait(120)
             try:
                 while True:
                     assert_equal(runner.run(NAMES, PIXELS), expected)
@@ -240,10 +240,10 @@ def test_closing_lets_calls_end(tiny_model: Path) -> None:
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
             thread.start()
-        begun.wait(30)
+        begun.wait(120)
         runner.close()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
         assert not any(thread.is_alive() for thread in threads)
         assert failed == []
 

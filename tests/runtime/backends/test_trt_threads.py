@@ -39,7 +39,7 @@ def all_at_once(device: Device, runner: TrtRunner, form: Any, threads: int) -> l
 
     def wait(self: Device, stream: Any) -> None:
         if self is device and threading.current_thread() is not threading.main_thread():
-            meeting.wait(10)
+            meeting.wait(120)
         original(self, stream)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -161,7 +161,7 @@ def test_a_profile_that_is_found_in_use_only_later(newest: World, make_form: Mak
         waiting.start()
         waiting.join(0.1)
         assert waiting.is_alive()
-    waiting.join(10)
+    waiting.join(120)
     assert len(found) == 1
     assert kinds(device, "stream") == 1
     runner.close()
@@ -249,7 +249,7 @@ def test_close_waits_for_a_run_and_refuses_the_rest(
     def wait(stream: Any) -> None:
         if threading.current_thread().name.startswith("running"):
             there.set()
-            assert go.wait(10)
+            assert go.wait(120)
         original(stream)
 
     device.wait = wait  # type: ignore[method-assign]
@@ -259,18 +259,18 @@ def test_close_waits_for_a_run_and_refuses_the_rest(
         ThreadPoolExecutor(1) as closing,
     ):
         first = running.submit(runner.run, ["scores"], form.images(1))
-        assert there.wait(10)
+        assert there.wait(120)
         others = [waiting.submit(runner.run, ["scores"], form.images(1)) for _ in range(2)]
         time.sleep(0.05)
         assert not any(job.done() for job in others)  # there is one context
         closed = closing.submit(runner.close)
         for job in others:
             with pytest.raises(ClosedModelError):
-                job.result(10)
+                job.result(120)
         assert not closed.done()
         go.set()
-        assert len(first.result(10)[0]) == 1
-        closed.result(10)
+        assert len(first.result(120)[0]) == 1
+        closed.result(120)
     assert device.live == {}
 
 
@@ -353,5 +353,5 @@ def test_a_second_interrupt_leaves_nothing_to_wait_for(
             runner.run(["scores"], form.images(1), {})
     closing = threading.Thread(target=runner.close, daemon=True)
     closing.start()
-    closing.join(10)
+    closing.join(120)
     assert not closing.is_alive()

@@ -96,20 +96,41 @@ def test_impossible_rates(rate_per_s: float, limit: Limit, said: str) -> None:
     assert str(caught.value) == said
 
 
-def test_a_stall_is_felt_by_all_who_came(short: None) -> None:
+class Clock:
+    """Time that passes where one waits, and nowhere else, whatever else the machine does."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def sleep(self, seconds: float) -> None:
+        self.now_ns += max(int(seconds * 1e9), 50_000)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of a single caller: two would wait one after the other."""
+    made = Clock()
+    monkeypatch.setattr(load, "time", made)
+    return made
+
+
+def test_a_stall_is_felt_by_all_who_came(short: None, clock: Clock) -> None:
     """No coordinated omission: one call of 0.4 s makes a third of 1.2 s of calls slow."""
     calls = [0]
 
     def stalls_once() -> None:
         calls[0] += 1
-        time.sleep(0.4 if calls[0] == 40 else 0.001)
+        clock.sleep(0.4 if calls[0] == 40 else 0.001)
 
     found = offered_load("a", [stalls_once], 100, duration_s=1.2)
     waited_ms = found.series.samples_ns / MS
     # In a closed loop one sample would be slow; here all that came meanwhile are.
     slow = (waited_ms > 50).sum()
     assert slow > 20
-    assert waited_ms.max() > 390
+    assert 390 < waited_ms.max() < 410
     assert found.backlog_max > 20
     assert found.unserved == 0
     closed_calls, calls[0] = 120, 0
@@ -131,7 +152,6 @@ def test_a_latency_counts_from_the_arrival(short: None) -> None:
     assert (found.series.samples_ns >= 2 * MS).all()
     assert found.series.offered_per_s == 100
     assert found.arrivals == 50
-    assert found.overloaded is False
 
 
 def test_an_overload_is_seen_and_ends(short: None) -> None:
@@ -140,38 +160,45 @@ def test_an_overload_is_seen_and_ends(short: None) -> None:
     found = offered_load(
         "a",
         [lambda: time.sleep(0.05)] * 2,
-        400,  # ten times as many as they can do
+        4_000,  # a hundred times as many as they can do
         duration_s=0.5,
         progress=lambda *at: told.append(at),
     )
-    assert time.monotonic() - start < 3  # and not the 5 s that all calls would take
+    # It gives up after 1.5 s, on a loaded machine some more: not the 50 s of all calls.
+    assert time.monotonic() - start < 25
     assert found.overloaded
-    assert found.unserved > 100
+    assert found.unserved > 1_000
     assert len(found.series.samples_ns) == found.arrivals - found.unserved
-    assert found.backlog_end > 100
-    assert found.busy_share > 0.8
+    assert found.backlog_end > 1_000
+    assert found.busy_share > 0.5
     assert told
     assert told == sorted(told)
 
 
-def test_a_light_load_is_none(short: None) -> None:
-    found = offered_load("a", [lambda: time.sleep(0.001)] * 2, 30, duration_s=0.6)
-    assert not found.overloaded
+def test_a_light_load_is_none(short: None, clock: Clock) -> None:
+    found = offered_load("a", [lambda: clock.sleep(0.001)], 30, duration_s=0.6)
+    assert found.overloaded is False
     assert found.unserved == 0
     assert found.backlog_end <= 2
-    assert found.busy_share < 0.5
+    assert 0 < found.busy_share < 0.1
 
 
 @pytest.mark.parametrize("callers", [1, 3, 8])
 def test_callers_run_at_once_and_each_its_own(short: None, callers: int) -> None:
     inside, most, lock = [0], [0], threading.Lock()
     threads: Counter[str] = Counter()
+    # Each thread's first call waits for those of the others, in the warm-up and then again:
+    # on a busy machine one could come when the others have done all there was to do.
+    meeting, here = threading.Barrier(callers), threading.local()
 
     def call() -> None:
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             threads[threading.current_thread().name] += 1
+        if not hasattr(here, "met"):
+            here.met = True
+            meeting.wait(60)
         time.sleep(0.002)
         with lock:
             inside[0] -= 1
@@ -182,11 +209,14 @@ def test_callers_run_at_once_and_each_its_own(short: None, callers: int) -> None
     assert set(threads) == {f"caller {n}" for n in range(callers)}
     assert found.concurrency == callers
     assert found.batch == 2
-    assert found.starts_ns is not None
-    assert (np.diff(found.starts_ns) >= 0).all()
+    starts = found.starts_ns
+    assert starts is not None
+    assert (np.diff(starts) >= 0).all()
     # n callers of 2 ms calls of 2 images each.
     assert found.throughput_images_per_s() <= callers * 2 / 0.002
-    assert found.throughput_images_per_s() > callers * 2 / 0.002 / 10
+    assert found.throughput_images_per_s() == pytest.approx(
+        callers * 2 / found.samples_ns.mean() * 1e9
+    )
 
 
 def test_callers_for_a_duration(short: None) -> None:
@@ -197,8 +227,12 @@ def test_callers_for_a_duration(short: None) -> None:
         duration_s=0.3,
         progress=lambda *at: told.append(at),
     )
-    assert found.starts_ns is not None
-    assert 0.2e9 < found.starts_ns[-1] < 0.4e9
+    starts = found.starts_ns
+    assert starts is not None
+    # Each goes on until an answer comes later than that, and each may have been interrupted
+    # before its last call.
+    assert (starts + found.samples_ns).max() >= 0.3e9
+    assert (starts[:-2] < 0.3e9).all()
     assert told
     assert all(total == 300 for _, total in told)
 
@@ -214,10 +248,10 @@ def test_the_first_error_of_a_caller_ends_all(measured: Any) -> None:
         time.sleep(0.001)
 
     given = ("a", [fails] * 4) + ((50,) if measured is offered_load else ())
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     with pytest.raises(ZeroDivisionError, match="call 4"):
         measured(*given, duration_s=60)
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 @pytest.mark.parametrize("count", [0, 257])
