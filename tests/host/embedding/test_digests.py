@@ -27,7 +27,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as settled at once, so that no test has to wait two seconds."""
-    monkeypatch.setattr(digests, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(digests, "_SETTLED_NS", -(10**18))
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_digests_found_elsewhere_are_remembered(
     remember_digests(photos, found)
     assert not any(known(photos))  # they changed since the process began
     started = digests._STARTED_NS
-    monkeypatch.setattr(digests, "_STARTED_NS", started + 3600 * 10**9)
+    monkeypatch.setattr(digests, "_STARTED_NS", started + 10**18)
     remember_digests(photos, found)
     assert list(read_digests(photos, read=False)) == truth(photos)
 

@@ -174,7 +174,7 @@ def test_facts(save: Save) -> None:
         "read off": "power_w.VDD_IN",
         "while": "fused ran",
     }
-    assert tables.machine(found)["memory"] == "8300.0 MB"
+    assert tables.machine(found)["memory"] == "8.3 GB"
     assert "board" not in tables.machine(found)
     assert tables.method(found)["measured"] == "2026-11-22 11:00 UTC"
     assert tables.provider(found)["nodes"] == "CPUExecutionProvider 27"

@@ -33,7 +33,7 @@ def test_times() -> None:
 
 
 def test_facts() -> None:
-    assert fact_text("memory_bytes", 2**30) == "1073.7 MB"
+    assert fact_text("memory_bytes", 2**30) == "1.1 GB"
     assert fact_text("locked", True) == "yes"
     assert fact_text("nodes", {"A": 1, "B": 2}) == "A 1, B 2"
     assert [fact_text("strays", value) for value in ([], {}, None)] == [None] * 3
