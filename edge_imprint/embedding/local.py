@@ -137,7 +137,9 @@ class LocalEngine(Engine):
         self._release()
 
     def _release(self) -> None:
-        if self._embedder is not None and hasattr(self._embedder, "close"):
+        if self._embedder is None:
+            return
+        if hasattr(self._embedder, "close"):
             self._embedder.close()
         self._embedder = None
         with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
